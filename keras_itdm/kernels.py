@@ -1,0 +1,69 @@
+"""Kernels for the maximum mean discrepancy.
+
+A kernel is asked for `k - 1` rather than `k`. MMD is a sum of kernel values whose weights add up to zero, so the ones
+cancel; left out, they take their rounding error with them, and a small discrepancy keeps its digits in float32.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_itdm")
+class GaussianMixture:
+    """Mean of Gaussian kernels whose bandwidths are multiples of one another.
+
+    `k(x, y) = mean over c of exp(-‖x - y‖² / (c · σ))`, for `c` in `multipliers` (section 3.3 of Li, Pan, Li and Zhu,
+    2020). With the median as bandwidth the kernel adapts to the scale of the features as they change in training.
+
+    Args:
+        multipliers: Positive numbers `c`, one a kernel. The default is the paper's. Multipliers that double from one to
+            the next cost one exponential together.
+        bandwidth: `"median"`, to take as `σ` the median squared distance over all distinct pairs of the samples compared
+            (section 3.3, after Gretton et al., 2012), or a positive number, `σ` itself, in squared feature units.
+
+    Raises:
+        ValueError: if a multiplier or the bandwidth is not a positive number, or `bandwidth` is an unknown name.
+
+    Example:
+
+    >>> kernel = GaussianMixture(multipliers=(1, 2), bandwidth=1.0)
+    >>> round(float(kernel(1.0, bandwidth=1.0)), 4)  # (exp(-1) + exp(-1/2)) / 2
+    0.4872
+    """
+
+    def __init__(self, multipliers=(1, 2, 4, 8, 16), bandwidth="median"):
+        multipliers = tuple(multipliers)
+        if not multipliers or not all(_is_positive_number(c) for c in multipliers):
+            raise ValueError(f"`multipliers` should be positive numbers, at least one. Received: {multipliers}")
+        if bandwidth != "median" and not _is_positive_number(bandwidth):
+            raise ValueError(f"`bandwidth` should be 'median' or a positive number. Received: {bandwidth!r}")
+        self.multipliers = multipliers
+        self.bandwidth = bandwidth
+
+    def __call__(self, squared_distances, bandwidth):
+        """Kernel values, of the shape of `squared_distances`, in (0, 1]."""
+        return 1.0 + self.excess(squared_distances, bandwidth)
+
+    def excess(self, squared_distances, bandwidth):
+        """`k - 1`, of the shape of `squared_distances`, in (-1, 0], accurate where `k` is near 1."""
+        total, excess, previous = 0.0, None, None
+        for multiplier in sorted(self.multipliers, reverse=True):
+            if previous == 2 * multiplier:  # k(c) = k(2c)², and so k(c) - 1 = e · (e + 2) for e = k(2c) - 1
+                excess = excess * (excess + 2.0)
+            else:
+                excess = ops.expm1(-squared_distances / (multiplier * bandwidth))
+            total, previous = total + excess, multiplier
+        return total / len(self.multipliers)
+
+    def get_config(self):
+        return {"multipliers": list(self.multipliers), "bandwidth": self.bandwidth}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def _is_positive_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf

@@ -1,0 +1,200 @@
+"""Matching losses: how far the features of two mini-batches lie apart."""
+
+import keras
+from keras import ops
+
+from keras_itdm.kernels import GaussianMixture
+from keras_itdm.two_sample import flatten_features, root, squared_mmd
+
+
+class MatchingLoss:
+    """Base class: a discrepancy between the features of two mini-batches, S1 and S2.
+
+    A subclass overrides `call`, which is handed float32 features of shape `(samples, features)`, and `get_config` if it
+    takes arguments. Register it with `keras.saving.register_keras_serializable` to have it saved with a model.
+
+    Example:
+
+    >>> @keras.saving.register_keras_serializable(package="example")
+    ... class MeanMatching(MatchingLoss):
+    ...     def call(self, features, labels, partner_features, partner_labels):
+    ...         difference = ops.mean(features, axis=0) - ops.mean(partner_features, axis=0)
+    ...         return ops.sum(difference**2)
+    >>> loss = MeanMatching()
+    >>> float(loss(np.zeros((4, 2)), None, np.ones((3, 2)), None))
+    2.0
+    """
+
+    needs_labels = False
+    """Whether both batches must come with labels."""
+
+    def __call__(self, features, labels, partner_features, partner_labels):
+        """Computes the loss.
+
+        Args:
+            features: H1, the features of S1, of shape `(m1, ...)` and any dtype. Axes beyond the second are flattened.
+            labels: The labels of S1: class indices of shape `(m1,)` or `(m1, 1)`, one-hot or soft labels of shape
+                `(m1, classes)`, or `None` for a loss that needs none.
+            partner_features: H2, the features of S2, of shape `(m2, ...)`.
+            partner_labels: The labels of S2, in the form of `labels`.
+
+        Returns:
+            Float32 scalar tensor.
+
+        Raises:
+            ValueError: if labels are missing that are needed, or the features do not have the same size.
+        """
+        if self.needs_labels and (labels is None or partner_labels is None):
+            missing = [name for name, y in (("S1", labels), ("S2", partner_labels)) if y is None]
+            raise ValueError(
+                f"{type(self).__name__} matches class by class and needs the labels of both batches. "
+                f"Received none for {' and '.join(missing)}. Give labels, or match jointly: matching='joint'."
+            )
+        features, partner_features = flatten_features(features, partner_features)
+        return self.call(features, labels, partner_features, partner_labels)
+
+    def call(self, features, labels, partner_features, partner_labels):
+        raise NotImplementedError(f"{type(self).__name__} should override `call`.")
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+class _MMDLoss(MatchingLoss):
+    """What the two forms of MMD share: their arguments."""
+
+    def __init__(self, kernel=None, squared=False, unbiased=False):
+        if isinstance(kernel, dict):
+            kernel = keras.saving.deserialize_keras_object(kernel)
+        if not isinstance(kernel, (GaussianMixture, type(None))):
+            raise ValueError(
+                f"`kernel` should be a GaussianMixture. Received: {kernel!r} of type {type(kernel).__name__}"
+            )
+        if unbiased and not squared:
+            raise ValueError(
+                "`unbiased=True` needs `squared=True`: the U-statistic can be negative, and then has no root. "
+                f"Received: squared={squared}"
+            )
+        self.kernel = kernel or GaussianMixture()
+        self.squared = squared
+        self.unbiased = unbiased
+
+    def get_config(self):
+        kernel = keras.saving.serialize_keras_object(self.kernel)
+        return {"kernel": kernel, "squared": self.squared, "unbiased": self.unbiased}
+
+
+@keras.saving.register_keras_serializable(package="keras_itdm")
+class JointMMD(_MMDLoss):
+    """Match_j, Eq. 3: MMD between the features of S1 and S2, whatever their classes (ITDM-j).
+
+    Args:
+        kernel: A `GaussianMixture`. Default: the paper's five kernels around the median squared distance.
+        squared: Whether to leave out the square root.
+        unbiased: Whether to take the U-statistic of Gretton et al. (2012), which leaves out the diagonal and can be
+            negative; it needs `squared=True`.
+
+    Raises:
+        ValueError: if `kernel` is not a kernel, or `unbiased` comes without `squared`.
+
+    Example:
+
+    >>> loss = JointMMD()
+    >>> h1, h2 = np.random.default_rng(0).normal(size=(2, 100, 8))
+    >>> float(loss(h1, None, h2, None)) < float(loss(h1, None, h2 + 1.0, None))
+    True
+    """
+
+    def call(self, features, labels, partner_features, partner_labels):
+        one_class = ops.zeros_like(features[:, 0], dtype="int32")
+        partner_class = ops.zeros_like(partner_features[:, 0], dtype="int32")
+        value = squared_mmd(features, partner_features, one_class, partner_class, 1, self.kernel, self.unbiased)[0]
+        return value if self.squared else root(value)
+
+
+@keras.saving.register_keras_serializable(package="keras_itdm")
+class ClassConditionalMMD(_MMDLoss):
+    """Match_c, Eq. 5: the mean over the classes of MMD between their features in S1 and in S2 (ITDM-c).
+
+    A class that either batch lacks contributes 0, and so does, if `unbiased`, one with fewer than two samples in either.
+    A label that is no class index, such as -1, marks an unlabelled sample, which takes no part; so does a one-hot row of
+    zeros. Soft labels count for their largest entry.
+
+    Args:
+        num_classes: Number of classes `K`, by which the sum is divided. `None` leaves it to the width of one-hot labels,
+            or to `ITDMModel`, which takes it from the model's output.
+        kernel: A `GaussianMixture`. Default: the paper's five kernels around the median squared distance, which is
+            estimated for each class.
+        squared: Whether to leave out the square root.
+        unbiased: Whether to take the U-statistic of Gretton et al. (2012); it needs `squared=True`.
+
+    Raises:
+        ValueError: if `num_classes` is not a positive integer, `kernel` is not a kernel, or `unbiased` comes without
+            `squared`; when called, if labels are missing, of the wrong shape, or leave the number of classes unknown.
+
+    Example:
+
+    >>> loss = ClassConditionalMMD(num_classes=2)
+    >>> h1, h2 = np.random.default_rng(0).normal(size=(2, 100, 8))
+    >>> y1, y2 = np.arange(100) % 2, np.arange(100) // 50
+    >>> float(loss(h1, y1, h2, y2)) < float(loss(h1, y1, h2 + y2[:, None], y2))
+    True
+    """
+
+    needs_labels = True
+
+    def __init__(self, num_classes=None, kernel=None, squared=False, unbiased=False):
+        super().__init__(kernel, squared, unbiased)
+        if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+            raise ValueError(f"`num_classes` should be a positive integer or None. Received: {num_classes!r}")
+        self.num_classes = num_classes
+
+    def call(self, features, labels, partner_features, partner_labels):
+        labels, partner_labels = ops.convert_to_tensor(labels), ops.convert_to_tensor(partner_labels)
+        num_classes = self.num_classes or self._width(labels)
+        classes = class_indices(labels, num_classes)
+        partner_classes = class_indices(partner_labels, num_classes)
+        values = squared_mmd(
+            features, partner_features, classes, partner_classes, num_classes, self.kernel, self.unbiased
+        )
+        return ops.mean(values if self.squared else root(values))
+
+    @staticmethod
+    def _width(labels):
+        if len(labels.shape) == 2 and labels.shape[1] > 1:
+            return labels.shape[1]
+        raise ValueError(
+            f"The number of classes cannot be inferred from labels of shape {tuple(labels.shape)}. "
+            "Pass ClassConditionalMMD(num_classes=...)."
+        )
+
+    def get_config(self):
+        return {"num_classes": self.num_classes, **super().get_config()}
+
+
+def class_indices(labels, num_classes):
+    """Labels of any form as int32 class indices of shape `(samples,)`; -1 where a label is no class index."""
+    labels = ops.convert_to_tensor(labels)
+    shape = tuple(labels.shape)
+    if "string" in keras.backend.standardize_dtype(labels.dtype):
+        raise ValueError(
+            "Labels should be class indices or one-hot. Received strings: encode them, for example with "
+            "keras.layers.StringLookup."
+        )
+    if len(shape) == 2 and shape[1] == 1:
+        labels = labels[:, 0]
+    elif len(shape) == 2 and shape[1] == num_classes:
+        indices = ops.cast(ops.argmax(labels, axis=1), "int32")
+        return ops.where(ops.max(labels, axis=1) > 0, indices, -1)
+    elif len(shape) != 1:
+        raise ValueError(
+            "Labels should be class indices of shape (samples,) or (samples, 1), or one-hot of shape "
+            f"(samples, {num_classes}). Received: shape {shape}"
+        )
+    indices = ops.cast(labels, "int32")
+    in_range = (labels >= 0) & (labels < num_classes) & (ops.cast(indices, labels.dtype) == labels)
+    return ops.where(in_range, indices, -1)
