@@ -1,0 +1,67 @@
+"""Callbacks around the training of an `ITDMModel`."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_itdm.model import ITDMModel
+
+
+class MatchWeightScheduler(keras.callbacks.Callback):
+    """Schedules λ, by epoch or by step.
+
+    Args:
+        schedule: By epoch, a function `(epoch, match_weight) -> float` of the epoch's index, from 0, and the current λ;
+            it is called as an epoch begins. By step, any `keras.optimizers.schedules.LearningRateSchedule`, of the
+            number of steps that the optimizer has taken; it is read before each call of the train function, so with
+            `steps_per_execution=n` at every n-th step.
+        verbose: 1 to print λ as an epoch begins, 0 to be quiet.
+
+    Raises:
+        TypeError: if `schedule` is not callable, or, as training begins, the model is not an `ITDMModel`.
+        ValueError: in training, if the schedule gives no finite number of at least 0.
+
+    Example:
+
+    >>> warm_up = MatchWeightScheduler(lambda epoch, match_weight: min(0.8, 0.2 * epoch))
+    >>> by_step = MatchWeightScheduler(keras.optimizers.schedules.CosineDecay(0.8, decay_steps=1000))
+    >>> MatchWeightScheduler(0.8)
+    Traceback (most recent call last):
+    ...
+    TypeError: `schedule` should be a function or a LearningRateSchedule. Received: 0.8 of type float
+    """
+
+    def __init__(self, schedule, verbose=0):
+        super().__init__()
+        if not callable(schedule):
+            raise TypeError(
+                "`schedule` should be a function or a LearningRateSchedule. "
+                f"Received: {schedule!r} of type {type(schedule).__name__}"
+            )
+        self.schedule = schedule
+        self.verbose = verbose
+        self._by_step = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
+        self._steps_before_epoch = 0
+
+    def on_train_begin(self, logs=None):
+        if not isinstance(self.model, ITDMModel):
+            raise TypeError(f"MatchWeightScheduler schedules an ITDMModel. Received: {type(self.model).__name__}")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._by_step:
+            self._steps_before_epoch = int(self.model.optimizer.iterations)
+            self._set(self.schedule(self._steps_before_epoch))
+        else:
+            self._set(self.schedule(epoch, self.model.match_weight))
+        if self.verbose:
+            print(f"\nEpoch {epoch + 1}: MatchWeightScheduler sets match_weight to {self.model.match_weight:.6g}.")
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._by_step and batch > 0:
+            accumulated = self.model.optimizer.gradient_accumulation_steps or 1
+            self._set(self.schedule(self._steps_before_epoch + batch // accumulated))
+
+    def _set(self, value):
+        if np.size(value) != 1:
+            raise ValueError(f"The schedule should give one number. Received: {value!r}")
+        self.model.match_weight = float(ops.convert_to_numpy(value))

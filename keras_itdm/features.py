@@ -1,0 +1,128 @@
+"""Finding the layer whose output is matched, and reading that output off a forward pass."""
+
+import contextlib
+import contextvars
+import difflib
+import functools
+
+import keras
+from keras import tree
+
+_reading = contextvars.ContextVar("keras_itdm_reading", default=None)
+
+
+def find_layer(model, path):
+    """The layer of `model` at `path`: its name, or `"outer/inner"` for one inside a nested model.
+
+    Args:
+        model: A `keras.Model`.
+        path: Layer names joined by `/`.
+
+    Raises:
+        ValueError: if there is no such layer (the message names the ones there are), or it has no output of its own.
+    """
+    if not isinstance(path, str) or not path:
+        raise ValueError(
+            f"`feature_layer` should be the name of a layer. Received: {path!r} of type {type(path).__name__}"
+        )
+    layer = model
+    for name in path.split("/"):
+        named = [child for child in _children(layer) if child.name == name]
+        if len(named) != 1:
+            raise ValueError(_no_such_layer(model, path))
+        layer = named[0]
+    reason = _why_without_output(model, layer)
+    if reason:
+        raise ValueError(f"The feature layer '{path}' has no output of its own: {reason}. Name one of: {_names(model)}")
+    return layer
+
+
+def _children(layer):
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def _paths(layer, prefix=""):
+    for child in _children(layer):
+        yield prefix + child.name
+        yield from _paths(child, f"{prefix}{child.name}/")
+
+
+def _no_such_layer(model, path):
+    paths = list(_paths(model))
+    message = f"The model '{model.name}' has no layer '{path}' to take as `feature_layer`."
+    likely = [p for p in paths if p.split("/")[-1] == path.split("/")[-1]] or difflib.get_close_matches(path, paths)
+    if likely:
+        message += f" Did you mean {' or '.join(repr(p) for p in likely)}?"
+    return f"{message} It has: {_names(model)}"
+
+
+def _names(model):
+    names = [repr(path) for path in _paths(model)]
+    if not names:
+        return "none yet, since the model is not built"
+    return ", ".join(names)
+
+
+def _why_without_output(model, layer):
+    if isinstance(layer, keras.layers.InputLayer):
+        return "it is an input"
+    if not getattr(model, "outputs", None):
+        return None  # a subclassed model: known once it is called
+    try:
+        output = layer.output
+    except AttributeError:
+        return "the model does not call it"
+    if isinstance(output, (list, tuple, dict)):
+        return f"it returns {len(output)} tensors"
+    return None
+
+
+@contextlib.contextmanager
+def read_output(layer):
+    """Collects what `layer` returns whenever it is called in this thread while the context is open.
+
+    Yields:
+        List of the outputs.
+    """
+    if not hasattr(layer.call, "is_read"):
+        # Past `__setattr__`, which tracks: the layer saves, clones and loads as before.
+        object.__setattr__(layer, "call", _readable(layer))
+    outputs = []
+    token = _reading.set((layer, outputs))
+    try:
+        yield outputs
+    finally:
+        _reading.reset(token)
+
+
+def _readable(layer):
+    call = layer.call
+
+    @functools.wraps(call)
+    def call_and_tell(*args, **kwargs):
+        output = call(*args, **kwargs)
+        reading = _reading.get()
+        if reading is not None and reading[0] is layer:
+            reading[1].append(output)
+        return output
+
+    call_and_tell.is_read = True
+    return call_and_tell
+
+
+def the_output(outputs, path):
+    """The one tensor among what `read_output` collected for the layer at `path`.
+
+    Raises:
+        ValueError: if the layer was not called, was called several times, or does not return one tensor.
+    """
+    if len(outputs) != 1 or len(tree.flatten(outputs[0])) != 1:
+        happened = (
+            "the model does not call it in training"
+            if not outputs
+            else f"the model calls it {len(outputs)} times"
+            if len(outputs) > 1
+            else f"it returns {len(tree.flatten(outputs[0]))} tensors"
+        )
+        raise ValueError(f"The feature layer '{path}' has no output of its own: {happened}.")
+    return tree.flatten(outputs[0])[0]

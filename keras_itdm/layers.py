@@ -1,0 +1,61 @@
+"""Matching without a wrapper: a layer for any model."""
+
+import keras
+from keras import ops
+
+from keras_itdm.losses import JointMMD
+
+
+@keras.saving.register_keras_serializable(package="keras_itdm")
+class SplitBatchMatching(keras.layers.Layer):
+    """Identity that, in training, adds λ · MMD between the first and the second half of its batch to the loss.
+
+    Put it after the layer whose features are to be matched. It works in any model and needs no labels, hence matches
+    jointly (Eq. 3); for matching class by class see `ITDMModel(partner="split")`. A batch of one sample adds 0.
+
+    Args:
+        match_weight: λ, at least 0.
+        kernel: A `keras_itdm.kernels.GaussianMixture`. Default: the paper's.
+        squared: Whether to add λ · MMD² instead.
+
+    Input shape: `(batch, ...)`. Axes beyond the second are flattened for the comparison.
+
+    Output shape: that of the input.
+
+    Raises:
+        ValueError: if λ is not a finite number of at least 0, or `kernel` is not a kernel.
+
+    Example:
+
+    >>> layer = SplitBatchMatching(match_weight=0.5)
+    >>> features = np.concatenate([np.zeros((8, 4)), np.ones((8, 4))])
+    >>> _ = layer(features, training=True)
+    >>> float(layer.losses[0]) > 0.4
+    True
+    >>> _ = layer(features)
+    >>> layer.losses
+    []
+    """
+
+    def __init__(self, match_weight=0.8, kernel=None, squared=False, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= match_weight < float("inf"):
+            raise ValueError(f"`match_weight` should be a finite number, at least 0. Received: {match_weight!r}")
+        self.match_weight = match_weight
+        self.matching = JointMMD(kernel, squared)
+        self.supports_masking = True
+
+    def call(self, inputs, training=None):
+        if training and self.match_weight:
+            half = (ops.shape(inputs)[0] + 1) // 2
+            match_loss = self.matching(inputs[:half], None, inputs[half:], None)
+            self.add_loss(self.match_weight * match_loss)
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        kernel = keras.saving.serialize_keras_object(self.matching.kernel)
+        config = {"match_weight": self.match_weight, "kernel": kernel, "squared": self.matching.squared}
+        return {**super().get_config(), **config}
