@@ -1,7 +1,6 @@
 """Callbacks around the training of an `ITDMModel`."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_itdm.model import ITDMModel
@@ -62,6 +61,7 @@ class MatchWeightScheduler(keras.callbacks.Callback):
             self._set(self.schedule(self._steps_before_epoch + batch // accumulated))
 
     def _set(self, value):
-        if np.size(value) != 1:
+        number = ops.convert_to_numpy(value)
+        if number.size != 1:
             raise ValueError(f"The schedule should give one number. Received: {value!r}")
-        self.model.match_weight = float(ops.convert_to_numpy(value))
+        self.model.match_weight = number.item()

@@ -21,7 +21,7 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 from keras.src.trainers.data_adapters.torch_data_loader_adapter import TorchDataLoaderAdapter
 
 Pair = collections.namedtuple("Pair", ["batch", "partner"])
-Pair.__doc__ = "S1 and S2. A tuple by another name, by which a pair is known from inputs and targets."
+Pair.__doc__ = "S1 and S2, on their way through `fit`. By its type a pair is told from inputs and targets."
 
 # A stream whose epoch is no larger than this is permuted as a whole to draw S2; of others, this many batches at a time.
 _WHOLE_EPOCH = {"batches": 512, "bytes": 2**28}
@@ -73,7 +73,14 @@ def zip_batches(dataset, partner=None, seed=None):
     if partner is None or partner is dataset:
         return _zip_with_itself(dataset, seed)
     check_same_structure(dataset.element_spec, partner.element_spec)
-    return tf.data.Dataset.zip((dataset, partner.repeat())).map(Pair)
+    return _as_pairs_of_tuples(tf.data.Dataset.zip((dataset, partner.repeat())))
+
+
+def _as_pairs_of_tuples(pairs):
+    """`(x1, x2)`, which reads like inputs and targets, as `((x1,), (x2,))`."""
+    if isinstance(pairs.element_spec[0], tuple):
+        return pairs
+    return pairs.map(lambda x, partner_x: ((x,), (partner_x,)))
 
 
 def _zip_with_itself(dataset, seed):
@@ -93,13 +100,20 @@ def _zip_with_itself(dataset, seed):
         length = window.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1)
         batch_size = window.take(1).reduce(tf.constant(0, tf.int64), lambda _, batch: _num_samples(batch))
         pool = window.skip(tf.where(length < 2 * block, tf.constant(0, tf.int64), block))
-        pool = pool.unbatch().shuffle(2 * block * batch_size, seed=seed).batch(batch_size)
-        return tf.data.Dataset.zip((window.take(block), pool.repeat())).map(Pair)
+        pool = pool.rebatch(2 * block * batch_size).map(lambda *samples: permuted(samples, seed)).rebatch(batch_size)
+        return tf.data.Dataset.zip((window.take(block), pool.repeat()))
+
+    def permuted(samples, seed):
+        samples = samples if len(samples) > 1 or isinstance(dataset.element_spec, tuple) else samples[0]
+        order = tf.random.experimental.stateless_shuffle(tf.range(_num_samples(samples)), [seed, 0])
+        return tree.map_structure(lambda values: tf.gather(values, order), samples)
 
     seeds = tf.data.Dataset.random(_seed(seed), rerandomize_each_iteration=True)
     windows = dataset.window(2 * block, shift=block)
-    pairs = tf.data.Dataset.zip((windows, seeds)).flat_map(pair)
-    return pairs.apply(tf.data.experimental.assert_cardinality(dataset.cardinality())).prefetch(1)
+    pairs = _as_pairs_of_tuples(tf.data.Dataset.zip((windows, seeds)).flat_map(pair))
+    if num_batches != tf.data.UNKNOWN_CARDINALITY:
+        pairs = pairs.apply(tf.data.experimental.assert_cardinality(num_batches))
+    return pairs.prefetch(1)
 
 
 def _num_samples(batch):
@@ -276,7 +290,8 @@ def _pair_tf_dataset(dataset, y, sample_weight, class_weight, num_inputs, input_
         dataset = zip_batches(dataset, seed=seed)
     if class_weight is not None:
         weigh = make_class_weight_map_fn(class_weight)
-        dataset = dataset.map(lambda batch, partner: Pair(weigh(*batch), partner))
+        dataset = dataset.map(lambda batch, partner: (weigh(*batch), partner))
+    dataset = dataset.map(Pair)
     distribution = keras.distribution.distribution()
     return TFDatasetAdapter(dataset, distribution=distribution)
 

@@ -30,7 +30,7 @@ class SplitBatchMatching(keras.layers.Layer):
     >>> layer = SplitBatchMatching(match_weight=0.5)
     >>> features = np.concatenate([np.zeros((8, 4)), np.ones((8, 4))])
     >>> _ = layer(features, training=True)
-    >>> float(layer.losses[0]) > 0.4
+    >>> float(layer.losses[0]) > 0.3
     True
     >>> _ = layer(features)
     >>> layer.losses

@@ -29,6 +29,7 @@ from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
 
 MATCHINGS = {"joint": JointMMD, "class_conditional": ClassConditionalMMD}
 PARTNERS = ("stream", "split")
+EMPTY = "The data should hold at least one batch. Received none"
 
 
 @dataclasses.dataclass
@@ -36,7 +37,7 @@ class _Step:
     """One training step in progress: what `train_step` knows and `compute_loss` needs."""
 
     partner: object  # S2, or None to match the halves of S1
-    outputs: list = dataclasses.field(default_factory=list)  # what the feature layer returned for S1
+    outputs: list | None = None  # what the feature layer returned for S1
 
 
 _step = contextvars.ContextVar("keras_itdm_step", default=None)  # replicas are traced in threads of their own
@@ -213,22 +214,23 @@ class ITDMModel(keras.Model):
     def _split(self, data):
         """S1 and S2, or the batch itself and `None`, with the labels that matching needs."""
         batch, partner = split_pair(data, self._num_inputs)
-        if self._matching_loss.needs_labels:
-            for half in (batch, partner):
-                if half is not None and keras.utils.unpack_x_y_sample_weight(half)[1] is None:
-                    raise ValueError(
-                        f"{type(self._matching_loss).__name__} matches class by class and needs labels. Received data "
-                        "without: give fit(x, y), or a stream of (x, y), or match jointly: matching='joint'."
-                    )
+        for half in (batch, partner) if self._matching_loss.needs_labels else ():
+            if half is not None and self._labels(keras.utils.unpack_x_y_sample_weight(half)[1]) is None:
+                raise ValueError(
+                    f"{type(self._matching_loss).__name__} matches class by class and needs labels. Received data "
+                    "without: give fit(x, y), or a stream of (x, y), or match jointly: matching='joint'."
+                )
         return batch, partner
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         step = _step.get()
-        if step is None or not training:
+        if step is None:
             return loss
         features = the_output(step.outputs, self.feature_layer)
         self._complete_matching_loss(tree.map_structure(lambda prediction: tuple(prediction.shape), y_pred))
+        if not training:  # the model is being built, and all is well
+            return loss
         match_weight = ops.convert_to_tensor(self._match_weight.value)
         match_loss = self._match(features, self._labels(y), step.partner)
         num_samples = ops.shape(tree.flatten(x)[0])[0]
@@ -377,7 +379,10 @@ class ITDMModel(keras.Model):
             num_inputs=self._num_inputs,
             input_rank=len(inputs[0].shape) if inputs else None,
         )
-        return super().fit(adapter, validation_data=validation_data, **fit_arguments)
+        history = super().fit(adapter, validation_data=validation_data, **fit_arguments)
+        if history.epoch and "loss" not in history.history:
+            raise ValueError(EMPTY)
+        return history
 
     # Evaluation knows nothing of matching
 
@@ -404,11 +409,6 @@ class ITDMModel(keras.Model):
 
     # The rest is the plain model's
 
-    def build(self, input_shape=None):
-        if not self.base_model.built:
-            self.base_model.build(input_shape)
-        self.built = True
-
     def summary(self, *args, **kwargs):
         return self.base_model.summary(*args, **kwargs)
 
@@ -416,12 +416,24 @@ class ITDMModel(keras.Model):
         return self.base_model.export(*args, **kwargs)
 
     def _symbolic_build(self, iterator=None, data_batch=None):
-        # Keras builds metrics and losses on the first batch, which must be S1 alone.
+        # Keras builds metrics and losses on a first batch, which must be S1 alone.
+        if self._evaluating:
+            return super()._symbolic_build(iterator=iterator, data_batch=data_batch)
         if iterator is not None:
-            iterator = ((begin, end, (self._split(data)[0] for data in batches)) for begin, end, batches in iterator)
+            iterator = self._first_halves(iterator)
         if data_batch is not None:
             data_batch, _ = self._split(data_batch)
-        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+        with _in_progress(_Step(None)):
+            super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _first_halves(self, iterator):
+        """The first step of an epoch iterator, with S1 alone: all that is looked at in building."""
+        for begin, end, batches in iterator:
+            for batch in batches:
+                yield begin, end, [self._split(batch)[0]]
+                return
+            break  # an iterator of unknown length steps on when it has run dry
+        raise ValueError(EMPTY)
 
     # Serialization
 

@@ -1,5 +1,7 @@
 """Float64 NumPy reference of the matching losses, written from the paper's formulas alone, and backend-free gradients."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -53,26 +55,50 @@ def bandwidths(h1, y1, h2, y2, num_classes):
     return [median_bandwidth(h1[y1 == k].astype("float64"), h2[y2 == k].astype("float64")) for k in range(num_classes)]
 
 
-def value_and_gradients(loss, *arrays):
-    """A scalar function of arrays and its gradient in each, as NumPy, on whatever backend runs."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
+@functools.cache
+def _compiled(function):
+    """On JAX, where every operation on a new shape is compiled by itself otherwise: the function as a whole."""
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
 
-        tensors = [tf.constant(a, "float32") for a in arrays]
-        with tf.GradientTape() as tape:
-            tape.watch(tensors)
-            value = loss(*tensors)
-        gradients = tape.gradient(value, tensors)
-    elif backend == "jax":
+    return jax.jit(function)
+
+
+def value(loss, h1, y1, h2, y2):
+    """The value of a `MatchingLoss`, a float."""
+    return float(_compiled(loss)(h1, y1, h2, y2))
+
+
+@functools.cache
+def _differentiated(loss):
+    backend = keras.backend.backend()
+    if backend == "jax":
         import jax
 
-        tensors = [jax.numpy.asarray(a, "float32") for a in arrays]
-        value, gradients = jax.value_and_grad(lambda *t: loss(*t), argnums=tuple(range(len(tensors))))(*tensors)
-    else:
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 2)))
+    if backend == "torch":
         import torch
 
-        tensors = [torch.tensor(np.asarray(a, "float32"), requires_grad=True) for a in arrays]
-        value = loss(*tensors)
-        gradients = torch.autograd.grad(value, tensors)
-    return float(value), [np.asarray(keras.ops.convert_to_numpy(g)) for g in gradients]
+        def with_gradients(h1, y1, h2, y2):
+            h1, h2 = (torch.tensor(h, requires_grad=True) for h in (h1, h2))
+            result = loss(h1, y1, h2, y2)
+            return result, torch.autograd.grad(result, (h1, h2))
+
+        return with_gradients
+    import tensorflow as tf
+
+    def with_gradients(h1, y1, h2, y2):
+        h1, h2 = tf.constant(h1), tf.constant(h2)
+        with tf.GradientTape() as tape:
+            tape.watch((h1, h2))
+            result = loss(h1, y1, h2, y2)
+        return result, tape.gradient(result, (h1, h2))
+
+    return with_gradients
+
+
+def value_and_gradients(loss, h1, y1, h2, y2):
+    """The value of a `MatchingLoss` and its gradients in `h1` and `h2`, as NumPy, on whatever backend runs."""
+    result, gradients = _differentiated(loss)(h1.astype("float32"), y1, h2.astype("float32"), y2)
+    return float(keras.ops.convert_to_numpy(result)), [keras.ops.convert_to_numpy(g) for g in gradients]

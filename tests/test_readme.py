@@ -1,0 +1,36 @@
+"""What README shows works as it stands."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+
+README = pathlib.Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
+
+
+def test_the_code_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    x, y = rng.random((300, 28, 28, 1), dtype="float32"), rng.integers(10, size=300)
+    names = {"x": x, "y": y, "dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(100)}
+    names["second_dataset"] = names["dataset"].shuffle(3, seed=1)
+    code = blocks("python")
+    assert len(code) == 3
+    for block in code:
+        exec(block, names)
+    assert names["itdm"].history.history["match_loss"][0] > 0
+    plain = keras.saving.load_model("plain.keras")
+    assert type(plain) is keras.Sequential
+
+
+def test_the_first_commands_are_single_lines():
+    quick_start, tests = blocks("bash")
+    assert "examples/digits.py" in quick_start and "pytest" in tests
+    assert quick_start.count("\n") == tests.count("\n") == 1
