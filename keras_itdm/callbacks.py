@@ -6,6 +6,7 @@ from keras import ops
 from keras_itdm.model import ITDMModel
 
 
+@keras.saving.register_keras_serializable(package="keras_itdm")
 class MatchWeightScheduler(keras.callbacks.Callback):
     """Schedules λ, by epoch or by step.
 
@@ -65,3 +66,10 @@ class MatchWeightScheduler(keras.callbacks.Callback):
         if number.size != 1:
             raise ValueError(f"The schedule should give one number. Received: {value!r}")
         self.model.match_weight = number.item()
+
+    def get_config(self):
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "verbose": self.verbose}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "schedule": keras.saving.deserialize_keras_object(config["schedule"])})

@@ -58,3 +58,18 @@ def test_a_plain_model_is_refused():
     model = compiled(convolutional())
     with pytest.raises(TypeError, match="schedules an ITDMModel"):
         model.fit(*data(), verbose=0, callbacks=[MatchWeightScheduler(lambda epoch, match_weight: 0.3)])
+
+
+@keras.saving.register_keras_serializable(package="keras_itdm_tests")
+def halve(epoch, match_weight):
+    return match_weight / 2
+
+
+@pytest.mark.parametrize("schedule", [halve, keras.optimizers.schedules.CosineDecay(0.8, 100)])
+def test_serialization(schedule):
+    config = keras.saving.serialize_keras_object(MatchWeightScheduler(schedule, verbose=1))
+    again = keras.saving.deserialize_keras_object(config, safe_mode=True)
+    assert isinstance(again, MatchWeightScheduler) and again.verbose == 1
+    assert float(again.schedule(4, 0.5) if schedule is halve else again.schedule(4)) == pytest.approx(
+        float(schedule(4, 0.5) if schedule is halve else schedule(4))
+    )

@@ -154,8 +154,6 @@ def test_train_on_batch():
 
 @pytest.mark.parametrize("jit_compile", [True, False, "auto"])
 def test_jit_compile(jit_compile):
-    if BACKEND == "torch" and jit_compile is True:
-        pytest.skip("torch.compile: see test_torch_compile")
     x, y = data()
     check(itdm(jit_compile=jit_compile).fit(x, y, batch_size=20, epochs=2, verbose=0))
 

@@ -34,7 +34,7 @@ def train(wrap, stream, epochs=3, **options):
 @pytest.mark.parametrize("how", [{"jit_compile": False}, {"run_eagerly": True}, {"jit_compile": True}])
 def test_without_matching_training_is_that_of_the_plain_model_bit_for_bit(stream, how):
     if BACKEND == "torch" and how == {"jit_compile": True}:
-        pytest.skip("torch.compile: see test_torch_compile")
+        pytest.skip("torch.compile takes a minute a model: test_fit_data runs it once")
     if BACKEND == "jax" and how != {"jit_compile": True} and stream != "arrays":
         pytest.skip("covered by arrays: JAX without jit is slow")
     plain, plain_variables = train(False, stream, **how)
