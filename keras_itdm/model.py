@@ -20,6 +20,7 @@ import dataclasses
 import math
 
 import keras
+import numpy as np
 from keras import ops, tree
 from keras.src.trainers.data_adapters import array_slicing
 
@@ -146,7 +147,7 @@ class ITDMModel(keras.Model):
         Only 0 has a step of its own, that of the plain model, which is compiled when λ is first 0.
         """
         self._sync()
-        return float(ops.convert_to_numpy(self._match_weight.value))
+        return float(str(np.float32(ops.convert_to_numpy(self._match_weight.value))))  # 0.8, not 0.800000011920929
 
     @match_weight.setter
     def match_weight(self, value):
