@@ -83,7 +83,7 @@ def _differentiated(loss):
         def with_gradients(h1, y1, h2, y2):
             h1, h2 = (torch.tensor(h, requires_grad=True) for h in (h1, h2))
             result = loss(h1, y1, h2, y2)
-            return result, torch.autograd.grad(result, (h1, h2))
+            return result, torch.autograd.grad(result, (h1, h2), allow_unused=True, materialize_grads=True)
 
         return with_gradients
     import tensorflow as tf
@@ -93,7 +93,7 @@ def _differentiated(loss):
         with tf.GradientTape() as tape:
             tape.watch((h1, h2))
             result = loss(h1, y1, h2, y2)
-        return result, tape.gradient(result, (h1, h2))
+        return result, tape.gradient(result, (h1, h2), unconnected_gradients="zero")
 
     return with_gradients
 
