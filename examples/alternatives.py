@@ -63,7 +63,11 @@ def describe(setting):
 
 
 def study(name, poisoned, settings):
-    """Tunes each method with seed 0 by cross-entropy on held-out images, and trains the best setting with every seed."""
+    """Tunes each method with seed 0 by cross-entropy on held-out images, and trains the best setting with every seed.
+
+    Returns:
+        One row for each method, and one for each setting tried in tuning.
+    """
     size = settings.train_size
     sizes = SIZES[name] if size is None else (size, max(1, size // 4))
     plain = RECIPES[name]
@@ -105,7 +109,16 @@ def study(name, poisoned, settings):
         row = {"data": name, "poisoned": poisoned, "method": method, "setting": describe(best[method])}
         row.update({key: tables.mean_and_deviation([m[key] for m in measured]) for key in measured[0]})
         rows.append(row)
-    return rows
+    tried = [
+        {"data": name, "poisoned": poisoned, "method": method, "setting": describe(setting), **numbers}
+        for (method, setting, _), numbers in tuned
+    ]
+    return rows, tried
+
+
+def tuning_table(rows):
+    lines = [[row["method"], row["setting"], f"{row['accuracy']:.2f}", f"{row['cross_entropy']:.4f}"] for row in rows]
+    return tables.markdown(["method", "setting", "held-out accuracy, %", "held-out cross-entropy"], lines)
 
 
 def table(rows):
@@ -131,12 +144,12 @@ def draw(rows, path):
                 means, deviations = zip(*(row[key] for row in chosen), strict=True)
                 heights = [methods.index(row["method"]) + 0.2 * (index - (len(shares) - 1) / 2) for row in chosen]
                 colour = (figures.ITDM, "#d55e00", "#009e73")[index % 3]
-                label = f"{share:.0%} of the labels poisoned"
+                label = f"{share:.0%} of the training labels poisoned"
                 axis.errorbar(means, heights, xerr=deviations, fmt="os^"[index % 3], color=colour, ms=4, label=label)
             axis.set(yticks=range(len(methods)), yticklabels=methods if axis is line[0] else [])
             axis.set(title=TITLES[name], xlabel=COLUMNS[key][0])
             axis.invert_yaxis()
-    axes[0][2].legend(fontsize=7)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=8, ncols=3, loc="outside upper center")
     figures.save(figure, path)
 
 
@@ -163,19 +176,21 @@ def main():
     add("--output", type=pathlib.Path, default=pathlib.Path("results/alternatives"), help="folder for the results")
     settings = parser.parse_args()
     check_settings(settings, free=("data", "poisoned", "methods", "seeds", "output"))
-    rows, texts = [], []
+    rows, tried, texts, tuning_texts = [], [], [], []
     for name in settings.data:
         for share in settings.poisoned:
-            rows += study(name, share, settings)
-            chosen = [row for row in rows if (row["data"], row["poisoned"]) == (name, share)]
-            texts.append(f"{TITLES[name]}, {share:.0%} of the training labels replaced at random\n\n{table(chosen)}")
+            study_rows, study_tried = study(name, share, settings)
+            rows, tried = rows + study_rows, tried + study_tried
+            title = f"{TITLES[name]}, {share:.0%} of the training labels replaced at random"
+            texts.append(f"{title}\n\n{table(study_rows)}")
+            tuning_texts.append(f"{title}\n\n{tuning_table(study_tried)}")
             print(f"\n{texts[-1]}\n", flush=True)
     write_atomically(settings.output / "table.md", "\n\n".join(texts) + "\n")
-    write_atomically(
-        settings.output / "results.json", json.dumps({"settings": vars(settings), "rows": rows}, default=str, indent=1)
-    )
+    write_atomically(settings.output / "tuning.md", "\n\n".join(tuning_texts) + "\n")
+    kept = {"settings": vars(settings), "rows": rows, "tuning": tried}
+    write_atomically(settings.output / "results.json", json.dumps(kept, default=str, indent=1))
     draw(rows, settings.output / "alternatives.png")
-    print(f"Written to {settings.output}: table.md, results.json, alternatives.png")
+    print(f"Written to {settings.output}: table.md, tuning.md, results.json, alternatives.png")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,12 @@ def trials(monkeypatch):
 
 
 def test_tuning_goes_by_held_out_images_and_never_sees_the_test_images(trials):
-    plain, dropout = alternatives.study("digits", 0.4, SETTINGS)
+    (plain, dropout), tried = alternatives.study("digits", 0.4, SETTINGS)
+    assert [(row["setting"], row["cross_entropy"]) for row in tried] == [
+        ("dropout=0.2", 0.5),
+        ("dropout=0.4", 0.3),
+        ("dropout=0.6", 0.4),
+    ]
     assert (plain["method"], plain["setting"]) == ("plain SGD", "none")
     assert (dropout["setting"], dropout["cross_entropy"][0]) == ("dropout=0.4", 0.3)
     tuning = [trial for trial in trials if "tuning" in trial.name]
