@@ -171,18 +171,26 @@ def draw_effects(rows, path):
     figures.save(figure, path)
 
 
+GROUPS = {  # by the beginning of a row's name; the rest compare two batches, with bias
+    "plain SGD": ("plain SGD", figures.PLAIN, "s"),
+    "unbiased": ("unbiased", "#000000", "x"),
+    "no S2": ("no second batch", "#d55e00", "^"),
+    "ITDM-j": ("ITDM-j", "#cc79a7", "D"),
+    "": ("class by class, biased", figures.ITDM, "o"),
+}
+
+
 def draw_features(rows, path):
-    """Test cross-entropy against how the features lie: does matching train and test go with it, or compactness?"""
+    """Test cross-entropy against how the features lie: does it go with compact classes, or with train like test?"""
     figure, axes = figures.panels(1, 2, width=5, height=4.2)
     for axis, key in zip(axes[0], ("train_share", "train_test_mmd"), strict=True):
         for row in rows:
-            is_plain, alone = row["name"].startswith("plain"), row["name"].startswith("no S2")
-            colour, marker = (figures.PLAIN, "s") if is_plain else ("#d55e00", "^") if alone else (figures.ITDM, "o")
-            axis.scatter(row[key][0], row["cross_entropy"][0], color=colour, marker=marker, s=22)
-            axis.annotate(
-                row["name"], (row[key][0], row["cross_entropy"][0]), (3, 3), fontsize=5.5, textcoords="offset points"
-            )
+            label, colour, marker = next(group for start, group in GROUPS.items() if row["name"].startswith(start))
+            axis.scatter(row[key][0], row["cross_entropy"][0], color=colour, marker=marker, s=28, label=label)
         axis.set(xlabel=COLUMNS[key][0], ylabel=COLUMNS["cross_entropy"][0])
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    groups = dict(zip(labels, handles, strict=True))
+    figure.legend(groups.values(), groups, fontsize=8, ncols=len(groups), loc="outside upper center")
     figures.save(figure, path)
 
 
