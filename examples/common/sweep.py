@@ -62,7 +62,7 @@ def parser(description, **defaults):
     add("--partner", choices=["stream", "split"], help="S2 is a second batch, or S1 and S2 the halves of one")
     add("--network", choices=list(NETWORKS), nargs="+", help="one or more")
     add("--seeds", type=positive, help="number of seeds, from 0")
-    add("--train-size", type=positive, default=argparse.SUPPRESS, help="number of training images (default: all)")
+    add("--train-size", type=positive, help="number of training images; all of them if not given")
     add("--epochs", type=positive, help="passes over S1")
     add("--batch-size", type=positive, help="samples in S1, and in S2")
     add("--learning-rate", type=float, help="of SGD, at first")
