@@ -23,7 +23,7 @@ from keras import ops
 
 from keras_itdm.kernels import GaussianMixture
 from keras_itdm.losses import ClassConditionalMMD, class_indices
-from keras_itdm.two_sample import pairwise_squared_distances, root
+from keras_itdm.two_sample import root, squared_distances, squared_norms
 
 SAMPLES = 2000  # of the training and of the test images, for the MMD between them
 
@@ -51,10 +51,12 @@ class OneBandwidth(ClassConditionalMMD):
         return ops.one_hot(class_indices(labels, self.num_classes), self.num_classes)
 
     def _kernel_matrix(self, pooled):
-        squared_distances = pairwise_squared_distances(pooled - ops.mean(pooled, axis=0))
+        pooled = pooled - ops.mean(pooled, axis=0)
+        norms = squared_norms(pooled)
+        distances = squared_distances(pooled, pooled, norms, norms)
         n = ops.shape(pooled)[0]
-        in_order = ops.sort(ops.reshape(ops.stop_gradient(squared_distances), (-1,)))  # n zeros of the diagonal first
-        return self.kernel(squared_distances, ops.maximum(in_order[n + (n * n - n) // 2], 1e-12))
+        in_order = ops.sort(ops.reshape(ops.stop_gradient(distances), (-1,)))  # n zeros of the diagonal first
+        return self.kernel(distances, ops.maximum(in_order[n + (n * n - n) // 2], 1e-12))
 
 
 class Compactness(OneBandwidth):

@@ -44,18 +44,22 @@ class GaussianMixture:
 
     def __call__(self, squared_distances, bandwidth):
         """Kernel values, of the shape of `squared_distances`, in (0, 1]."""
-        return 1.0 + self.excess(squared_distances, bandwidth)
+        return 1.0 + self.excess_and_slope(squared_distances, bandwidth)[0]
 
-    def excess(self, squared_distances, bandwidth):
-        """`k - 1`, of the shape of `squared_distances`, in (-1, 0], accurate where `k` is near 1."""
-        total, excess, previous = 0.0, None, None
+    def excess_and_slope(self, squared_distances, bandwidth):
+        """`k - 1`, in [-1, 0], accurate where `k` is near 1, and the derivative of `k` by the squared distance.
+
+        Both are of the shape of `squared_distances`.
+        """
+        total, slope, excess, previous = 0.0, 0.0, None, None
         for multiplier in sorted(self.multipliers, reverse=True):
             if previous == 2 * multiplier:  # k(c) = k(2c)², and so k(c) - 1 = e · (e + 2) for e = k(2c) - 1
                 excess = excess * (excess + 2.0)
             else:
                 excess = ops.expm1(-squared_distances / (multiplier * bandwidth))
             total, previous = total + excess, multiplier
-        return total / len(self.multipliers)
+            slope = slope + (1.0 + excess) / multiplier
+        return total / len(self.multipliers), slope / (-len(self.multipliers) * bandwidth)
 
     def get_config(self):
         return {"multipliers": list(self.multipliers), "bandwidth": self.bandwidth}

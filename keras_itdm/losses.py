@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_itdm.kernels import GaussianMixture
+from keras_itdm.layouts import FORMS, choose_form
 from keras_itdm.two_sample import flatten_features, root, squared_mmd
 
 
@@ -67,7 +68,7 @@ class MatchingLoss:
 class _MMDLoss(MatchingLoss):
     """What the two forms of MMD share: their arguments."""
 
-    def __init__(self, kernel=None, squared=False, unbiased=False):
+    def __init__(self, kernel=None, squared=False, unbiased=False, form="auto"):
         if isinstance(kernel, dict):
             kernel = keras.saving.deserialize_keras_object(kernel)
         if not isinstance(kernel, (GaussianMixture, type(None))):
@@ -79,13 +80,23 @@ class _MMDLoss(MatchingLoss):
                 "`unbiased=True` needs `squared=True`: the U-statistic can be negative, and then has no root. "
                 f"Received: squared={squared}"
             )
+        if form not in FORMS:
+            raise ValueError(f"`form` should be one of {list(FORMS)}. Received: {form!r}")
         self.kernel = kernel or GaussianMixture()
         self.squared = squared
         self.unbiased = unbiased
+        self.form = form
+
+    def _values(self, features, classes, partner_features, partner_classes, num_classes):
+        """MMD, or its square, of each class."""
+        values = squared_mmd(
+            features, partner_features, classes, partner_classes, num_classes, self.kernel, self.unbiased, self.form
+        )
+        return values if self.squared else root(values)
 
     def get_config(self):
         kernel = keras.saving.serialize_keras_object(self.kernel)
-        return {"kernel": kernel, "squared": self.squared, "unbiased": self.unbiased}
+        return {"kernel": kernel, "squared": self.squared, "unbiased": self.unbiased, "form": self.form}
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
@@ -97,9 +108,12 @@ class JointMMD(_MMDLoss):
         squared: Whether to leave out the square root.
         unbiased: Whether to take the U-statistic of Gretton et al. (2012), which leaves out the diagonal and can be
             negative; it needs `squared=True`.
+        form: How the pairs of samples are gone through, with the same result: `"auto"`, which chooses by the sizes of the
+            batches; `"pairs"`, as one matrix; or `"tiles"`, some of its rows at a time, in less memory and more time.
+            (`"blocks"`, which is for several classes, is one block here.) `form_for` tells what is chosen.
 
     Raises:
-        ValueError: if `kernel` is not a kernel, or `unbiased` comes without `squared`.
+        ValueError: if `kernel` is not a kernel, `form` is unknown, or `unbiased` comes without `squared`.
 
     Example:
 
@@ -112,8 +126,11 @@ class JointMMD(_MMDLoss):
     def call(self, features, labels, partner_features, partner_labels):
         one_class = ops.zeros_like(features[:, 0], dtype="int32")
         partner_class = ops.zeros_like(partner_features[:, 0], dtype="int32")
-        value = squared_mmd(features, partner_features, one_class, partner_class, 1, self.kernel, self.unbiased)[0]
-        return value if self.squared else root(value)
+        return self._values(features, one_class, partner_features, partner_class, 1)[0]
+
+    def form_for(self, batch_size, partner_size):
+        """The `keras_itdm.layouts.Form` that batches of these sizes are matched in."""
+        return choose_form(batch_size, partner_size, 1, self.form)
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
@@ -131,10 +148,13 @@ class ClassConditionalMMD(_MMDLoss):
             estimated for each class.
         squared: Whether to leave out the square root.
         unbiased: Whether to take the U-statistic of Gretton et al. (2012); it needs `squared=True`.
+        form: How the pairs of samples are gone through, with the same result: `"auto"`, which chooses by the sizes of the
+            batches and the number of classes; `"blocks"`, class by class; `"pairs"`, as one matrix of all samples; or
+            `"tiles"`, some rows of that at a time, in less memory and more time. `form_for` tells what is chosen.
 
     Raises:
-        ValueError: if `num_classes` is not a positive integer, `kernel` is not a kernel, or `unbiased` comes without
-            `squared`; when called, if labels are missing, of the wrong shape, or leave the number of classes unknown.
+        ValueError: if `num_classes` is not a positive integer, `kernel` is not a kernel, `form` is unknown, or `unbiased`
+            comes without `squared`; when called, if labels are missing, of the wrong shape, or leave the number of classes unknown.
 
     Example:
 
@@ -147,8 +167,8 @@ class ClassConditionalMMD(_MMDLoss):
 
     needs_labels = True
 
-    def __init__(self, num_classes=None, kernel=None, squared=False, unbiased=False):
-        super().__init__(kernel, squared, unbiased)
+    def __init__(self, num_classes=None, kernel=None, squared=False, unbiased=False, form="auto"):
+        super().__init__(kernel, squared, unbiased, form)
         if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
             raise ValueError(f"`num_classes` should be a positive integer or None. Received: {num_classes!r}")
         self.num_classes = num_classes
@@ -158,10 +178,13 @@ class ClassConditionalMMD(_MMDLoss):
         num_classes = self.num_classes or self._width(labels)
         classes = class_indices(labels, num_classes)
         partner_classes = class_indices(partner_labels, num_classes)
-        values = squared_mmd(
-            features, partner_features, classes, partner_classes, num_classes, self.kernel, self.unbiased
-        )
-        return ops.mean(values if self.squared else root(values))
+        return ops.mean(self._values(features, classes, partner_features, partner_classes, num_classes))
+
+    def form_for(self, batch_size, partner_size):
+        """The `keras_itdm.layouts.Form` that batches of these sizes are matched in, once `num_classes` is known."""
+        if self.num_classes is None:
+            raise ValueError("The form depends on the number of classes. Pass ClassConditionalMMD(num_classes=...).")
+        return choose_form(batch_size, partner_size, self.num_classes, self.form)
 
     @staticmethod
     def _width(labels):

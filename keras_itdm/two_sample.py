@@ -2,23 +2,41 @@
 
     MMD²(X, Y) = 1/n² Σ k(x, x') + 1/m² Σ k(y, y') - 2/(nm) Σ k(x, y)         (section 3.1; the V-statistic)
 
-All classes share one matrix of distances between the pooled samples, in which pairs of different classes are masked
-out. Three things keep it accurate in float32, wherever the features lie and whatever their scale: each class is centred
+which is Σ w_i w_j k(z_i, z_j) over the pooled samples z, with weights 1/n for those of X and -1/m for those of Y, and has
+the gradient 4 w_i Σ_j w_j k'(d_ij) (z_i - z_j) in z_i, for k' the derivative by the squared distance d. Value and gradient
+are computed together, in one pass over the pairs of each class, so that no matrix is kept for the way back and none is
+differentiated: compilers are handed a value whose gradient is known. Derivatives of the gradient are therefore 0.
+
+Three things keep it accurate in float32, wherever the features lie and whatever their scale: each class is centred
 and brought to unit size first, since ‖x‖² + ‖y‖² - 2x·y cancels far from the origin; sums are taken over k - 1 instead of
 k; and the root is guarded at 0, where its slope is infinite.
 """
 
+import functools
 import math
 
 from keras import ops
 
 from keras_itdm.kernels import GaussianMixture
+from keras_itdm.layouts import (
+    Blocks,
+    Matrix,
+    blocks_at_once,
+    blocks_for,
+    blocks_pay,
+    deal_out,
+    fits,
+    in_chunks,
+    rows_at_once,
+)
 
 # Squared distances that are a smaller share than this of ‖x‖² + ‖y‖² are rounding error: the samples coincide.
 _COINCIDENT = 1e-6
-# Interval of log σ that is searched, below the largest distance, and how often it is halved: to 4e-7 of σ.
-_LOG_RANGE = 32.0
-_HALVINGS = 26
+# σ is searched between the largest distance there can be and this share of it. The interval is narrowed to 3e-5 of σ: by
+# halves of its logarithm or, where each count of pairs takes all distances anew, to one of 16 parts at a time.
+_LEAST_SHARE = math.exp(-32.0)
+_HALVES = {"parts": 2, "times": 20}
+_SIXTEENTHS = {"parts": 16, "times": 5}
 
 
 def mmd(x, y, kernel=None, squared=False):
@@ -52,7 +70,7 @@ def mmd(x, y, kernel=None, squared=False):
     return value if squared else root(value)
 
 
-def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=False):
+def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=False, form="auto"):
     """MMD² between two samples within each class.
 
     Args:
@@ -63,43 +81,195 @@ def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=F
         num_classes: Number of classes `K`.
         kernel: A `GaussianMixture`; default: the paper's.
         unbiased: Whether to return the U-statistic, which leaves out the diagonal and can be negative.
+        form: How to go about it, one of `layouts.FORMS`.
 
     Returns:
         Float32 tensor of shape `(num_classes,)`. 0 for a class that `x` or `y` lacks, and, if `unbiased`, for one of
         which either has fewer than two samples.
     """
-    kernel = kernel or GaussianMixture()
+    n, m = ops.shape(x)[0], ops.shape(y)[0]
     pooled = ops.concatenate([x, y], axis=0)
+    in_x = ops.arange(n + m) < n
     classes = ops.concatenate([ops.cast(x_classes, "int32"), ops.cast(y_classes, "int32")], axis=0)
-    in_x = ops.arange(ops.shape(pooled)[0]) < ops.shape(x)[0]
+    num_blocks, block_sizes = blocks_for(n, m, num_classes)
 
-    groups = _Groups(classes, num_classes)
-    pooled, scale = groups.standardize(pooled)
-    squared_distances = pairwise_squared_distances(pooled)
-    if kernel.bandwidth == "median":
-        bandwidth = ops.maximum(_median(squared_distances, groups, ops.shape(pooled)[1]), 1e-12)
-    else:
-        bandwidth = ops.maximum(kernel.bandwidth / groups.to_rows(scale) ** 2, 1e-12)
-    excess = kernel.excess(squared_distances, bandwidth[:, None])  # k - 1: the ones cancel
+    # Classes that both samples hold are numbered anew: there are no more than either has samples.
+    x_counts, y_counts = _counts(classes, in_x, num_classes)
+    least = 2 if unbiased else 1
+    present = (x_counts >= least) & (y_counts >= least)
+    number = ops.cumsum(ops.cast(present, "int32")) - 1
+    known = (classes >= 0) & (classes < num_classes)
+    index = ops.where(known, classes, 0)
+    classes = ops.where(known & ops.take(present, index), ops.take(number, index), -1)
+    x_counts, y_counts = _counts(classes, in_x, num_blocks)
 
-    # Sums over the partners of each sample in x and in y, then over the samples of each class.
-    with_x = ops.sum(ops.where(groups.same & in_x[None, :], excess, 0.0), axis=1)
-    with_y = ops.sum(ops.where(groups.same & ~in_x[None, :], excess, 0.0), axis=1)
-    n = groups.sum(ops.cast(in_x, "float32"))
-    m = groups.sum(ops.cast(~in_x, "float32"))
-    if unbiased:
-        present = (n >= 2) & (m >= 2)
-        n, m = ops.maximum(n, 2.0), ops.maximum(m, 2.0)
-        within_x = groups.sum(ops.where(in_x, with_x, 0.0)) / (n * (n - 1.0))
-        within_y = groups.sum(ops.where(in_x, 0.0, with_y)) / (m * (m - 1.0))
-        between = groups.sum(ops.where(in_x, with_y, 0.0)) / (n * m)
-        value = within_x + within_y - 2.0 * between
-    else:
-        present = (n >= 1) & (m >= 1)
-        n, m = ops.maximum(n, 1.0), ops.maximum(m, 1.0)
-        witness = with_x / groups.to_rows(n) - with_y / groups.to_rows(m)  # exactly 0 where x and y are equal
-        value = groups.sum(ops.where(in_x, witness, 0.0)) / n - groups.sum(ops.where(in_x, 0.0, witness)) / m
-    return ops.where(present, value, 0.0)
+    evaluate = functools.partial(
+        _values_and_gradients,
+        samples=ops.stop_gradient(pooled),
+        in_x=in_x,
+        kernel=kernel or GaussianMixture(),
+        unbiased=unbiased,
+    )
+
+    counts = x_counts + y_counts
+    use_blocks = form == "blocks" or (form == "auto" and blocks_pay(n + m, num_blocks, block_sizes[-1], num_classes))
+
+    def in_matrix():
+        keep = {"pairs": True, "tiles": False}.get(form, fits(n + m))
+        values, gradients = evaluate(Matrix(classes, num_blocks), x_counts, y_counts, keep)
+        return values, gradients[0]
+
+    def in_blocks(size):
+        in_slot, slot_of = deal_out(classes, counts, size)
+
+        def some(rows):
+            x, y = ops.take(x_counts, rows), ops.take(y_counts, rows)
+            return evaluate(Blocks(ops.take(in_slot, rows, axis=0), x + y), x, y, fits(size))
+
+        values, gradients = in_chunks(some, num_blocks, blocks_at_once(num_blocks, size), axis=0)
+        return values, ops.take(ops.reshape(gradients, (-1, pooled.shape[1])), slot_of, axis=0)
+
+    def in_blocks_if_they_fit(*sizes):
+        if use_blocks is False or not sizes:
+            return in_matrix()
+        size, *larger = sizes
+        fit = ops.all(counts <= size) & use_blocks
+        return ops.cond(fit, lambda: in_blocks(size), lambda: in_blocks_if_they_fit(*larger))
+
+    values, gradients = in_blocks_if_they_fit(*block_sizes)
+    values, gradients = ops.stop_gradient(values), ops.stop_gradient(gradients)
+    gradients = ops.where(classes[:, None] >= 0, gradients, 0.0)
+    # Adds 0, which has the gradient.
+    differential = ops.sum(gradients * (pooled - ops.stop_gradient(pooled)), axis=1)
+    values = values + ops.sum(ops.where(_member(classes, num_blocks), differential[:, None], 0.0), axis=0)
+    return ops.where(present, ops.take(values, ops.maximum(number, 0)), 0.0)
+
+
+def _member(classes, num_classes):
+    return classes[:, None] == ops.arange(num_classes, dtype="int32")[None, :]
+
+
+def _counts(classes, in_x, num_classes):
+    """Number of samples of each class in x and in y."""
+    member = _member(classes, num_classes)
+    return [ops.sum(ops.cast(member & side[:, None], "int32"), axis=0) for side in (in_x, ~in_x)]
+
+
+def _values_and_gradients(layout, x_counts, y_counts, keep, samples, in_x, kernel, unbiased):
+    """MMD² of each class, `(num_classes,)`, and the gradient of that of its class in each sample of the grid.
+
+    `keep` says whether the matrix of distances is kept, or worked out anew whenever it is needed, some rows at a time.
+    """
+    takes_part = layout.classes >= 0
+    x_counts, y_counts = (ops.maximum(ops.cast(counts, "float32"), 1.0) for counts in (x_counts, y_counts))
+    in_x = layout.lay_out(in_x)
+    z, scale = _standardize(layout, ops.where(takes_part[..., None], layout.lay_out(samples), 0.0), x_counts + y_counts)
+    weights = ops.where(in_x, layout.of_class(1.0 / x_counts), -layout.of_class(1.0 / y_counts))
+    weights = ops.where(takes_part, weights, 0.0)[:, :, None]
+
+    weighted = weights * z  # these once, rather than anew for each chunk of rows
+    norms = squared_norms(z)
+    others = ops.where(takes_part, layout.classes, -2)
+
+    def distances_from(rows, row_norms, classes):
+        """Squared distances to all samples of their row; infinite between classes."""
+        distances = squared_distances(rows, z, row_norms, norms)
+        return ops.where(classes[:, :, None] == others[:, None, :], distances, float("inf"))
+
+    def sums(distances, z_rows, in_x_rows, bandwidth):
+        """Σ_j w_j (k_ij - 1), and Σ_j w_j k'_ij (z_i - z_j)."""
+        excess, slope = kernel.excess_and_slope(distances, bandwidth[:, :, None])
+        slope = ops.where(distances == 0.0, 0.0, slope)
+        if layout.has_strangers:
+            excess = ops.where(distances < float("inf"), excess, 0.0)
+        if unbiased:  # of n² pairs within x, n (n - 1) count; the diagonal adds nothing to sums over k - 1
+            of_n = [layout.of_class(count / ops.maximum(count - 1.0, 1.0)) for count in (x_counts, y_counts)]
+            factor = ops.where(in_x_rows[:, :, None] == in_x[:, None, :], ops.where(in_x, *of_n)[:, None, :], 1.0)
+            excess, slope = factor * excess, factor * slope
+        # Products of matrices, since compilers for CPUs do not vectorize a sum over what takes many steps to compute.
+        gradient = z_rows * ops.matmul(slope, weights) - ops.matmul(slope, weighted)
+        return ops.matmul(excess, weights), gradient
+
+    def evaluate(over_pairs, narrowing):
+        if kernel.bandwidth == "median":
+            bandwidth = _median(over_pairs, layout, x_counts + y_counts, z.shape[-1], **narrowing)
+        else:
+            bandwidth = layout.of_class(kernel.bandwidth / scale**2)
+        witness, gradient = over_pairs(sums, z, in_x, ops.maximum(bandwidth, 1e-12))
+        values = layout.sum((weights * witness)[:, :, 0])
+        gradient = gradient * (4.0 * weights / layout.of_class(scale)[:, :, None])
+        return values, gradient
+
+    def with_matrix():
+        distances = distances_from(z, norms, layout.classes)
+        return evaluate(lambda function, *values: function(distances, *values), _HALVES)
+
+    def without():
+        def over_pairs(function, *values):
+            def of_rows(rows):
+                def of(value):  # with one slot for all, it is the same in every row
+                    return value if value.shape[1] == 1 else ops.take(value, rows, axis=1)
+
+                distances = distances_from(of(z), of(norms), of(layout.classes))
+                return function(distances, *(of(value) for value in values))
+
+            width = ops.shape(z)[1]
+            return in_chunks(of_rows, width, rows_at_once(width), axis=1)
+
+        return evaluate(over_pairs, _SIXTEENTHS)
+
+    return with_matrix() if keep else without()
+
+
+def _standardize(layout, samples, counts):
+    """Each class with its mean at 0 and its largest number at ±1, and the factors, `(num_classes,)`, that it took."""
+    centre = layout.sum_of_samples(samples) / counts[:, None]
+    centred = samples - layout.of_class(centre)
+    scale = layout.max(ops.max(ops.abs(centred), axis=2))
+    scale = ops.where(scale == 0.0, 1.0, scale)
+    factor = ops.where(layout.classes >= 0, 1.0 / layout.of_class(scale), 0.0)
+    return centred * factor[:, :, None], scale
+
+
+def _median(over_pairs, layout, counts, num_features, parts, times):
+    """Median squared distance over all distinct pairs of each class, at the slots of its samples.
+
+    Narrows an interval, counting the pairs that lie below bounds within it: comparisons only, where sorting n² distances
+    takes many times as long. The largest distance below the last bound is the lower median.
+    """
+    num_samples = layout.of_class(counts)
+    num_pairs = num_samples * (num_samples - 1.0) / 2.0
+
+    def with_diagonal(pairs):  # each pair stands on either side of it
+        return 2.0 * pairs + num_samples
+
+    rank = with_diagonal(ops.ceil(num_pairs / 2.0))
+
+    def num_within(distances, *bounds):
+        return [ops.sum(ops.cast(distances <= bound[:, :, None], "float32"), axis=2) for bound in bounds]
+
+    def narrow(_, interval):
+        low, ratio = interval
+        ratio = ops.sqrt(ratio) if parts == 2 else ratio ** (1.0 / parts)
+        bounds = [low * ratio**i for i in range(1, parts)]
+        for bound, number in zip(bounds, over_pairs(num_within, *bounds), strict=True):
+            low = ops.where(layout.total(number) < rank, bound, low)
+        return low, ratio
+
+    def around(distances, bound):
+        within = distances <= bound[:, :, None]
+        largest = ops.max(ops.where(within, distances, 0.0), axis=2)
+        next_larger = ops.min(ops.where(within, float("inf"), distances), axis=2)
+        return largest, next_larger, *num_within(distances, bound)
+
+    largest_possible = 4.05 * num_features  # standardized features are in [-1, 1]
+    low = ops.full_like(num_samples, largest_possible * _LEAST_SHARE)
+    low, ratio = ops.fori_loop(0, times, narrow, (low, ops.convert_to_tensor(1.0 / _LEAST_SHARE, "float32")))
+    lower, next_larger, number = over_pairs(around, low * ratio)
+    lower = layout.of_class(layout.max(lower))
+    both = layout.total(number) >= with_diagonal(ops.floor(num_pairs / 2.0) + 1.0)
+    upper = ops.where(both, lower, layout.of_class(layout.min(next_larger)))
+    return ops.where(num_pairs > 0, (lower + upper) / 2.0, 1.0)
 
 
 def root(value):
@@ -135,79 +305,15 @@ def _product(sizes):
     return product
 
 
-def pairwise_squared_distances(pooled):
-    """`(n, n)` matrix of ‖x_i - x_j‖² of centred samples `(n, features)`. Distances lost in rounding are exactly 0."""
-    norms = ops.sum(ops.square(pooled), axis=1)
-    norms = norms[:, None] + norms[None, :]
-    distances = norms - 2.0 * ops.matmul(pooled, ops.transpose(pooled))
-    return ops.where(distances <= _COINCIDENT * norms, 0.0, distances)
+def squared_norms(samples):
+    return ops.sum(ops.square(samples), axis=-1)
 
 
-class _Groups:
-    """Samples by class: sums and maxima over each class, and back from a class to its samples."""
+def squared_distances(rows, columns, row_norms, column_norms):
+    """Matrices of ‖x_i - y_j‖² of centred samples, `(..., n, features)` and `(..., m, features)`, to `(..., n, m)`.
 
-    def __init__(self, classes, num_classes):
-        self.valid = (classes >= 0) & (classes < num_classes)
-        self.classes = ops.where(self.valid, classes, 0)
-        self.member = (classes[:, None] == ops.arange(num_classes, dtype="int32")[None, :]) & self.valid[:, None]
-        self.same = (classes[:, None] == classes[None, :]) & self.valid[:, None]
-
-    def sum(self, values):
-        return ops.sum(ops.where(self.member, values[:, None], 0.0), axis=0)
-
-    def max(self, values):
-        return ops.max(ops.where(self.member, values[:, None], 0.0), axis=0)
-
-    def min(self, values):
-        return ops.min(ops.where(self.member, values[:, None], float("inf")), axis=0)
-
-    def to_rows(self, values):
-        return ops.take(values, self.classes, axis=0)
-
-    def standardize(self, samples):
-        """Each class with its mean at 0 and its largest number at ±1, and the factors `(num_classes,)` it took.
-
-        MMD does not change under either, so no gradient flows through mean and factor: the samples' own is exact.
-        """
-        samples = ops.where(self.valid[:, None], samples, 0.0)
-        held = ops.stop_gradient(samples)
-        share = ops.cast(self.member, "float32")
-        share = share / ops.maximum(ops.sum(share, axis=0), 1.0)
-        centre = ops.matmul(ops.transpose(share), held)
-        centred = held - self.to_rows(centre)
-        scale = self.max(ops.max(ops.abs(centred), axis=1))
-        scale = ops.where(scale == 0.0, 1.0, scale)
-        valid = ops.cast(self.valid, "float32")[:, None]
-        return (samples - self.to_rows(centre)) * (valid / self.to_rows(scale)[:, None]), scale
-
-
-def _median(squared_distances, groups, num_features):
-    """Median over all distinct pairs of each class, `(n,)`: in each row, that of the class it belongs to.
-
-    Halves an interval of logarithms, counting the pairs that lie below its middle: n² comparisons at a time, where
-    sorting n² distances takes many times as long. The largest distance below the bound is then the lower median itself.
+    Distances that are lost in rounding are exactly 0.
     """
-    order = ops.arange(ops.shape(squared_distances)[0])
-    pairs = groups.same & (order[:, None] < order[None, :])
-    distances = ops.where(pairs, ops.stop_gradient(squared_distances), float("inf"))
-    num_pairs = groups.sum(ops.sum(ops.cast(pairs, "float32"), axis=1))
-    rank = ops.ceil(num_pairs / 2.0)
-
-    def below(bound):
-        return distances <= groups.to_rows(bound)[:, None]
-
-    def num_below(bound):
-        return groups.sum(ops.sum(ops.cast(below(bound), "float32"), axis=1))
-
-    def halve(_, interval):
-        low, high = interval
-        middle = (low + high) / 2.0
-        enough = num_below(ops.exp(middle)) >= rank
-        return ops.where(enough, low, middle), ops.where(enough, middle, high)
-
-    high = ops.zeros_like(rank) + math.log(4.05 * num_features)  # standardized features are in [-1, 1]
-    _, high = ops.fori_loop(0, _HALVINGS, halve, (high - _LOG_RANGE, high))
-    lower = groups.max(ops.max(ops.where(below(ops.exp(high)), distances, 0.0), axis=1))
-    next_larger = groups.min(ops.min(ops.where(below(lower), float("inf"), distances), axis=1))
-    upper = ops.where(num_below(lower) >= ops.floor(num_pairs / 2.0) + 1.0, lower, next_larger)
-    return groups.to_rows(ops.where(num_pairs > 0, (lower + upper) / 2.0, 1.0))
+    norms = row_norms[..., :, None] + column_norms[..., None, :]
+    distances = norms - 2.0 * ops.matmul(rows, ops.swapaxes(columns, -1, -2))
+    return ops.where(distances <= _COINCIDENT * norms, 0.0, distances)

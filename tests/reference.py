@@ -51,6 +51,31 @@ def class_conditional(h1, y1, h2, y2, num_classes, sigmas=None, squared=False, u
     return np.mean(terms)
 
 
+def class_conditional_gradients(h1, y1, h2, y2, num_classes, squared=False, unbiased=False):
+    """Gradients of Eq. 5 in `h1` and `h2`, each bandwidth held: pair by pair, from the derivative of the exponential."""
+    h1, h2 = h1.astype("float64"), h2.astype("float64")
+    gradients = np.zeros_like(h1), np.zeros_like(h2)
+    for k in range(num_classes):
+        masks = y1 == k, y2 == k
+        x, y = h1[masks[0]], h2[masks[1]]
+        n, m = len(x), len(y)
+        if min(n, m) < (2 if unbiased else 1):
+            continue
+        sigma = median_bandwidth(x, y)
+
+        def pull(a, b, sigma=sigma):
+            difference = a[:, None] - b[None, :]
+            distances = (difference**2).sum(axis=-1, keepdims=True)
+            slopes = np.mean([-np.exp(-distances / (c * sigma)) / (c * sigma) for c in (1, 2, 4, 8, 16)], axis=0)
+            return (slopes * 2 * difference).sum(axis=1)
+
+        within = [(n * (n - 1), m * (m - 1)), (n * n, m * m)][not unbiased]
+        slope_of_root = 1.0 if squared else 0.5 / np.sqrt(squared_mmd(x, y))
+        for gradient, mask, a, b, size in zip(gradients, masks, (x, y), (y, x), within, strict=True):
+            gradient[mask] = slope_of_root * 2 * (pull(a, a) / size - pull(a, b) / (n * m)) / num_classes
+    return gradients
+
+
 def bandwidths(h1, y1, h2, y2, num_classes):
     return [median_bandwidth(h1[y1 == k].astype("float64"), h2[y2 == k].astype("float64")) for k in range(num_classes)]
 
@@ -65,9 +90,9 @@ def _compiled(function):
     return jax.jit(function)
 
 
-def value(loss, h1, y1, h2, y2):
-    """The value of a `MatchingLoss`, a float."""
-    return float(_compiled(loss)(h1, y1, h2, y2))
+def value(function, *arguments):
+    """The value of a `MatchingLoss` or another function of tensors, a float."""
+    return float(_compiled(function)(*arguments))
 
 
 @functools.cache
