@@ -24,10 +24,7 @@ from keras_itdm import ITDMModel
 def flops(model, batch, unroll):
     """Floating-point operations of the compiled training step, with loops unrolled or not."""
     model.compile(keras.optimizers.SGD(0.01, momentum=0.5), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model._symbolic_build(data_batch=batch)
-    model.optimizer.build(model.trainable_variables)
-    kinds = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
-    state = model._get_jax_state(**dict.fromkeys(kinds, True))
+    state = fit_step.jax_state(model, batch)
     with unittest.mock.patch("jax.lax.fori_loop", _unrolled if unroll else jax.lax.fori_loop):
         lowered = jax.jit(lambda state, batch: model.train_step(state, batch)).lower(state, batch)
     return float(lowered.compile().cost_analysis()["flops"])

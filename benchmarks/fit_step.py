@@ -46,6 +46,14 @@ def batches(name, batch_size, seed=0):
         return tf.data.Dataset.from_tensors((x, y)).repeat()
 
 
+def jax_state(model, batch):
+    """The state that a compiled model's `train_step` takes and returns on JAX, when it begins."""
+    model._symbolic_build(data_batch=batch)
+    model.optimizer.build(model.trainable_variables)
+    kinds = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+    return model._get_jax_state(**dict.fromkeys(kinds, True))
+
+
 class Trainee:
     """A model in training on a stream. Each call goes on with it in `fit`, for some time, and gives seconds a step."""
 

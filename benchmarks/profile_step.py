@@ -84,10 +84,7 @@ class Run:
     def __init__(self, name, model, batch):
         optimizer = keras.optimizers.SGD(0.01, momentum=0.5, name="sgd")
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-        model._symbolic_build(data_batch=batch)
-        optimizer.build(model.trainable_variables)
-        kinds = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
-        self._state = model._get_jax_state(**dict.fromkeys(kinds, True))
+        self._state = fit_step.jax_state(model, batch)
         self._batch = batch
 
         def step(state, batch):

@@ -21,7 +21,6 @@ from common import figures, tables
 from common.data import TITLES, load
 from common.study import Trial, run_trials, test_metrics
 from common.training import check_settings, not_negative, positive, write_atomically
-from scipy.stats import t as student_t
 
 FAMILIES = {  # (partner, times the epochs) -> title, colour, marker; no partner: plain SGD
     (None, 1): ("plain SGD", figures.PLAIN, "s"),
@@ -88,15 +87,9 @@ def study(name, settings):
             for key in COLUMNS:
                 difference = values("split", times, weight, key) - values("stream", 1, weight, key)
                 row[key] = tables.mean_and_deviation(difference)
-                row[f"{key}_clear"] = is_clear(row[key], settings.seeds)
+                row[f"{key}_clear"] = tables.is_clear(row[key], settings.seeds)
             differences.append(row)
     return rows, differences, kept
-
-
-def is_clear(difference, num_seeds):
-    """Whether 0 is outside Student's 95 % interval of the mean of a difference, `[mean, standard deviation]`."""
-    mean, deviation = difference
-    return num_seeds > 1 and bool(abs(mean) > student_t.ppf(0.975, num_seeds - 1) * deviation / num_seeds**0.5)
 
 
 def table(rows):

@@ -44,12 +44,12 @@ class Form(typing.NamedTuple):
 
 def choose_form(n, m, num_classes, form="auto"):
     """The `Form` for batches of `n` and `m` samples (integers), if `form` is `"auto"`; else the one of that name."""
-    num_blocks, sizes = blocks_for(n, m, num_classes)
-    largest = sizes[-1]
-    if form == "blocks" or (form == "auto" and blocks_pay(n + m, num_blocks, largest, num_classes)):
-        rows = largest if fits(largest) else rows_at_once(largest)
+    if uses_blocks(n, m, num_classes, form):
+        num_blocks, sizes = blocks_for(n, m, num_classes)
+        largest = sizes[-1]
+        rows = largest if keeps_matrix(largest) else rows_at_once(largest)
         return Form("blocks", num_blocks, sizes, blocks_at_once(num_blocks, largest), rows)
-    if form == "pairs" or (form == "auto" and fits(n + m)):
+    if keeps_matrix(n + m, form):
         return Form("pairs", 1, (n + m,), 1, n + m)
     return Form("tiles", 1, (n + m,), 1, rows_at_once(n + m))
 
@@ -65,11 +65,19 @@ def blocks_for(n, m, num_classes):
     return num_blocks, ((tight, loose) if both_pay else (loose,))
 
 
-def blocks_pay(num_samples, num_blocks, block_size, num_classes):
-    """Whether blocks have less than half the pairs of the n × n matrix."""
-    if num_classes == 1:
-        return False
-    return 2 * num_blocks * block_size <= num_samples * (num_samples // block_size)
+def uses_blocks(n, m, num_classes, form="auto"):
+    """Whether blocks are to be tried: if they have less than half the pairs of the n × n matrix, unless `form` says."""
+    if form != "auto" or num_classes == 1:
+        return form == "blocks"
+    num_blocks, (*_, largest) = blocks_for(n, m, num_classes)
+    return 2 * num_blocks * largest <= (n + m) * ((n + m) // largest)
+
+
+def keeps_matrix(width, form="auto"):
+    """Whether the matrix of the pairs of a row is kept, unless `form` says. One of unknown size is."""
+    if form in ("pairs", "tiles"):
+        return form == "pairs"
+    return not isinstance(width, int) or width <= _WHOLE // width
 
 
 def blocks_at_once(num_blocks, block_size):
@@ -78,11 +86,6 @@ def blocks_at_once(num_blocks, block_size):
     most = _most(_BLOCKS // (block_size * block_size), 1)
     num_chunks = (num_blocks + most - 1) // most
     return (num_blocks + num_chunks - 1) // num_chunks
-
-
-def fits(width):
-    """Whether the matrix of the pairs of a row is kept. One of unknown size is."""
-    return not isinstance(width, int) or width <= _WHOLE // width
 
 
 def rows_at_once(width):
@@ -117,6 +120,11 @@ def in_chunks(function, length, size, axis):
     return tree.map_structure(join, ops.map(function, ops.reshape(indices, (num_chunks, size))))
 
 
+def member_of(classes, num_classes):
+    """Whether a sample is of a class: from `(samples,)` to `(samples, num_classes)`."""
+    return classes[:, None] == ops.arange(num_classes, dtype="int32")[None, :]
+
+
 class Matrix:
     """One row of all samples.
 
@@ -130,7 +138,7 @@ class Matrix:
     def __init__(self, classes, num_classes):
         self.classes = classes[None, :]
         self._class_or_first = ops.maximum(self.classes, 0)
-        self._member = classes[:, None] == ops.arange(num_classes, dtype="int32")[None, :]
+        self._member = member_of(classes, num_classes)
         self._in_class = ops.cast(self._member, "float32")
         self._by_class = ops.transpose(self._in_class)
 

@@ -23,11 +23,12 @@ from keras_itdm.layouts import (
     Matrix,
     blocks_at_once,
     blocks_for,
-    blocks_pay,
     deal_out,
-    fits,
     in_chunks,
+    keeps_matrix,
+    member_of,
     rows_at_once,
+    uses_blocks,
 )
 
 # Squared distances that are a smaller share than this of ‖x‖² + ‖y‖² are rounding error: the samples coincide.
@@ -112,11 +113,10 @@ def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=F
     )
 
     counts = x_counts + y_counts
-    use_blocks = form == "blocks" or (form == "auto" and blocks_pay(n + m, num_blocks, block_sizes[-1], num_classes))
+    use_blocks = uses_blocks(n, m, num_classes, form)
 
     def in_matrix():
-        keep = {"pairs": True, "tiles": False}.get(form, fits(n + m))
-        values, gradients = evaluate(Matrix(classes, num_blocks), x_counts, y_counts, keep)
+        values, gradients = evaluate(Matrix(classes, num_blocks), x_counts, y_counts, keeps_matrix(n + m, form))
         return values, gradients[0]
 
     def in_blocks(size):
@@ -124,7 +124,7 @@ def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=F
 
         def some(rows):
             x, y = ops.take(x_counts, rows), ops.take(y_counts, rows)
-            return evaluate(Blocks(ops.take(in_slot, rows, axis=0), x + y), x, y, fits(size))
+            return evaluate(Blocks(ops.take(in_slot, rows, axis=0), x + y), x, y, keeps_matrix(size))
 
         values, gradients = in_chunks(some, num_blocks, blocks_at_once(num_blocks, size), axis=0)
         return values, ops.take(ops.reshape(gradients, (-1, pooled.shape[1])), slot_of, axis=0)
@@ -141,17 +141,13 @@ def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=F
     gradients = ops.where(classes[:, None] >= 0, gradients, 0.0)
     # Adds 0, which has the gradient.
     differential = ops.sum(gradients * (pooled - ops.stop_gradient(pooled)), axis=1)
-    values = values + ops.sum(ops.where(_member(classes, num_blocks), differential[:, None], 0.0), axis=0)
+    values = values + ops.sum(ops.where(member_of(classes, num_blocks), differential[:, None], 0.0), axis=0)
     return ops.where(present, ops.take(values, ops.maximum(number, 0)), 0.0)
-
-
-def _member(classes, num_classes):
-    return classes[:, None] == ops.arange(num_classes, dtype="int32")[None, :]
 
 
 def _counts(classes, in_x, num_classes):
     """Number of samples of each class in x and in y."""
-    member = _member(classes, num_classes)
+    member = member_of(classes, num_classes)
     return [ops.sum(ops.cast(member & side[:, None], "int32"), axis=0) for side in (in_x, ~in_x)]
 
 
@@ -170,6 +166,9 @@ def _values_and_gradients(layout, x_counts, y_counts, keep, samples, in_x, kerne
     weighted = weights * z  # these once, rather than anew for each chunk of rows
     norms = squared_norms(z)
     others = ops.where(takes_part, layout.classes, -2)
+    if unbiased:  # of n² pairs within x, n (n - 1) count; the diagonal adds nothing to sums over k - 1
+        of_n = [layout.of_class(count / ops.maximum(count - 1.0, 1.0)) for count in (x_counts, y_counts)]
+        own_side = ops.where(in_x, *of_n)
 
     def distances_from(rows, row_norms, classes):
         """Squared distances to all samples of their row; infinite between classes."""
@@ -182,9 +181,8 @@ def _values_and_gradients(layout, x_counts, y_counts, keep, samples, in_x, kerne
         slope = ops.where(distances == 0.0, 0.0, slope)
         if layout.has_strangers:
             excess = ops.where(distances < float("inf"), excess, 0.0)
-        if unbiased:  # of n² pairs within x, n (n - 1) count; the diagonal adds nothing to sums over k - 1
-            of_n = [layout.of_class(count / ops.maximum(count - 1.0, 1.0)) for count in (x_counts, y_counts)]
-            factor = ops.where(in_x_rows[:, :, None] == in_x[:, None, :], ops.where(in_x, *of_n)[:, None, :], 1.0)
+        if unbiased:
+            factor = ops.where(in_x_rows[:, :, None] == in_x[:, None, :], own_side[:, None, :], 1.0)
             excess, slope = factor * excess, factor * slope
         # Products of matrices, since compilers for CPUs do not vectorize a sum over what takes many steps to compute.
         gradient = z_rows * ops.matmul(slope, weights) - ops.matmul(slope, weighted)

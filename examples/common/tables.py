@@ -122,6 +122,12 @@ def joint(cases, rows):
     return markdown(["data, network", "", "Acc, %", "CE", "paper: Acc, %", "CE"], lines)
 
 
+def is_clear(difference, num_seeds):
+    """Whether 0 is outside Student's 95 % interval of the mean of a difference, `[mean, standard deviation]`."""
+    mean, deviation = difference
+    return num_seeds > 1 and bool(abs(mean) > student_t.ppf(0.975, num_seeds - 1) * deviation / num_seeds**0.5)
+
+
 def verdict(rows, num_seeds):
     """What the differences amount to, in words: they count if 0 is outside Student's 95 % interval of their mean."""
     if num_seeds < 2:
@@ -132,10 +138,10 @@ def verdict(rows, num_seeds):
             continue
         judged = []
         for name, key, better in (("accuracy", "accuracy", 1), ("cross-entropy", "cross_entropy", -1)):
-            mean, deviation = row[f"{key}_difference"]
-            if abs(mean) <= student_t.ppf(0.975, num_seeds - 1) * deviation / num_seeds**0.5:
-                judged.append(f"no clear difference in {name}")
+            difference = row[f"{key}_difference"]
+            if is_clear(difference, num_seeds):
+                judged.append(f"{'better' if difference[0] * better > 0 else 'worse'} {name}")
             else:
-                judged.append(f"{'better' if mean * better > 0 else 'worse'} {name}")
+                judged.append(f"no clear difference in {name}")
         lines.append(f"{row['title']}, λ = {row['match_weight']:g} against plain SGD: {', '.join(judged)}.")
     return "\n".join(lines)

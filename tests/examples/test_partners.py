@@ -4,6 +4,7 @@ import json
 import numpy as np
 import partners
 import pytest
+from common import tables
 from common.data import Data
 
 SETTINGS = argparse.Namespace(match_weight=[0.8, 0, 0.2], seeds=3, epochs=None, train_size=None, output=None)
@@ -83,8 +84,8 @@ def test_differences_are_taken_seed_by_seed_and_judged(trials):
 
 
 def test_which_differences_are_clear():
-    assert partners.is_clear([1.0, 0.4], 3) and not partners.is_clear([1.0, 0.41], 3)  # Student's t is 4.303
-    assert not partners.is_clear([1.0, 0.0], 1)
+    assert tables.is_clear([1.0, 0.4], 3) and not tables.is_clear([1.0, 0.41], 3)  # Student's t is 4.303
+    assert not tables.is_clear([1.0, 0.0], 1)
 
 
 def test_seeds_that_learnt_nothing_are_counted(trials):
