@@ -1,8 +1,11 @@
 """Matching without a wrapper: a layer for any model."""
 
+import contextlib
+
 import keras
 from keras import ops
 
+from keras_itdm import replicas
 from keras_itdm.losses import JointMMD
 
 
@@ -17,6 +20,8 @@ class SplitBatchMatching(keras.layers.Layer):
         match_weight: λ, at least 0.
         kernel: A `keras_itdm.kernels.GaussianMixture`. Default: the paper's.
         squared: Whether to add λ · MMD² instead.
+        synchronized: Under `tf.distribute` or `keras.distribution`, whether to match the halves of the global mini-batch, of
+            all replicas. If not, each replica matches those of its own share, and the mean is taken.
 
     Input shape: `(batch, ...)`. Axes beyond the second are flattened for the comparison.
 
@@ -37,25 +42,45 @@ class SplitBatchMatching(keras.layers.Layer):
     []
     """
 
-    def __init__(self, match_weight=0.8, kernel=None, squared=False, **kwargs):
+    def __init__(self, match_weight=0.8, kernel=None, squared=False, synchronized=True, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= match_weight < float("inf"):
             raise ValueError(f"`match_weight` should be a finite number, at least 0. Received: {match_weight!r}")
         self.match_weight = match_weight
+        self.synchronized = bool(synchronized)
         self.matching = JointMMD(kernel, squared)
         self.supports_masking = True
 
     def call(self, inputs, training=None):
         if training and self.match_weight:
-            half = (ops.shape(inputs)[0] + 1) // 2
-            match_loss = self.matching(inputs[:half], None, inputs[half:], None)
+            with _losses_kept(self):
+                match_loss = replicas.evaluate(self._match_halves, [inputs], self.synchronized)
             self.add_loss(self.match_weight * match_loss)
         return inputs
+
+    def _match_halves(self, features):
+        half = (ops.shape(features)[0] + 1) // 2
+        return self.matching(features[:half], None, features[half:], None)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
         kernel = keras.saving.serialize_keras_object(self.matching.kernel)
-        config = {"match_weight": self.match_weight, "kernel": kernel, "squared": self.matching.squared}
-        return {**super().get_config(), **config}
+        return {
+            **super().get_config(),
+            "match_weight": self.match_weight,
+            "kernel": kernel,
+            "squared": self.matching.squared,
+            "synchronized": self.synchronized,
+        }
+
+
+@contextlib.contextmanager
+def _losses_kept(layer):
+    """Keeps the losses added so far, while other replicas, traced in between, clear and add their own to the same layers."""
+    layers = layer._get_call_context().entry_layer._flatten_layers() if replicas.take_turns() else ()
+    losses = [list(layer._losses) for layer in layers]
+    yield
+    for layer, kept in zip(layers, losses, strict=True):
+        layer._losses[:] = kept

@@ -24,6 +24,7 @@ import numpy as np
 from keras import ops, tree
 from keras.src.trainers.data_adapters import array_slicing
 
+from keras_itdm import replicas
 from keras_itdm.data import pair_up, split_pair
 from keras_itdm.features import find_layer, read_output, the_output
 from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
@@ -66,6 +67,8 @@ class ITDMModel(keras.Model):
         match_weight: λ of Eq. 4 and 6, at least 0. The paper tries 0.2 to 1.
         partner: `"stream"`, to match with a second mini-batch as in the paper, or `"split"`, to match the two halves of
             one mini-batch: each class is dealt out evenly, `fit` takes plain data, and there is no second pass.
+        synchronized: Under `tf.distribute` or `keras.distribution`, whether to match over the global mini-batch, of all
+            replicas. If not, each replica matches within its own share, and the mean is taken.
         label_fn: Which labels to match on, where the model has several outputs: the name or index of the output, or a
             function from `y` to the labels. Default: `y` itself.
         name: Name of this model.
@@ -97,6 +100,7 @@ class ITDMModel(keras.Model):
         match_weight=0.8,
         partner="stream",
         label_fn=None,
+        synchronized=True,
         name=None,
     ):
         if not isinstance(model, keras.Model):
@@ -120,6 +124,7 @@ class ITDMModel(keras.Model):
         self.matching = matching
         self.partner = partner
         self.label_fn = label_fn
+        self.synchronized = bool(synchronized)
         self._matching_loss = MATCHINGS[matching]() if isinstance(matching, str) else matching
         self._match_weight = self.add_weight(
             shape=(),
@@ -147,7 +152,7 @@ class ITDMModel(keras.Model):
         Only 0 has a step of its own, that of the plain model, which is compiled when λ is first 0.
         """
         self._sync()
-        return float(str(np.float32(ops.convert_to_numpy(self._match_weight.value))))  # 0.8, not 0.800000011920929
+        return float(str(np.float32(self._match_weight.numpy())))  # 0.8, not 0.800000011920929
 
     @match_weight.setter
     def match_weight(self, value):
@@ -176,31 +181,25 @@ class ITDMModel(keras.Model):
     def train_step(self, *args):
         *state, data = args  # JAX hands the state along
         batch, partner = self._split(data)
-        if not self._matches:
-            return super().train_step(*state, batch)
-        with _in_progress(_Step(partner)):
-            return super().train_step(*state, batch)
+        with _in_progress(_Step(partner)) if self._matches else contextlib.nullcontext():
+            return replicas.logs(super().train_step(*state, batch))
+
+    def test_step(self, *args):
+        return replicas.logs(super().test_step(*args))
 
     def make_train_function(self, force=False):
-        """Compiles a step with matching and, for λ = 0, Keras' own step without: each when it is first needed.
+        """A step with matching and, for λ = 0, Keras' own step without: each is traced when it is first needed.
 
         A condition inside one step would change how the compiler rounds the rest of it.
         """
         self._matches = self.match_weight != 0
         if self.train_function is not None and not force:
             return
-        compiled = {}
+        with_matching, without = self._train_function(), self._train_function()
+        self.train_function = lambda *args: (with_matching if self._matches else without)(*args)
 
-        def train_function(*args):
-            if self._matches not in compiled:
-                compiled[self._matches] = self._compile_train_function()
-                self.train_function = train_function
-            return compiled[self._matches](*args)
-
-        self.train_function = train_function
-
-    def _compile_train_function(self):
-        # A function of its own each time: compilers keep what they traced by the identity of what they were given.
+    def _train_function(self):
+        # Of a function of its own: compilers keep what they traced by the identity of what they were given.
         object.__setattr__(self, "train_step", lambda *args: type(self).train_step(self, *args))
         try:
             super().make_train_function(force=True)
@@ -242,13 +241,18 @@ class ITDMModel(keras.Model):
     def _match(self, features, labels, partner):
         """Match between the features of S1 and those of S2, in training mode and without a trace."""
         if partner is None:
-            return ops.cast(self._matching_loss(*_halves(features, labels)), "float32")
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(partner)
-        state = [(variable, variable.value) for variable in self.base_model.variables]
-        with keras.StatelessScope(state), read_output(self._layer) as outputs:
-            self._forward(x, training=True)
-        partner_features = the_output(outputs, self.feature_layer)
-        return ops.cast(self._matching_loss(features, labels, partner_features, self._labels(y)), "float32")
+            batches = (features, labels)
+        else:
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(partner)
+            state = [(variable, variable.value) for variable in self.base_model.variables]
+            with keras.StatelessScope(state), read_output(self._layer) as outputs:
+                self._forward(x, training=True)
+            batches = (features, labels, the_output(outputs, self.feature_layer), self._labels(y))
+
+        def match(*batches):
+            return ops.cast(self._matching_loss(*(_halves(*batches) if partner is None else batches)), "float32")
+
+        return replicas.evaluate(match, batches, self.synchronized)
 
     def _labels(self, y):
         """The labels to match on, out of the targets."""
@@ -416,6 +420,15 @@ class ITDMModel(keras.Model):
     def export(self, *args, **kwargs):
         return self.base_model.export(*args, **kwargs)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        strategy = self._distribute_strategy
+        if strategy is not None and iterator is not None:  # TensorFlow's trainer means over workers' first batches
+            for _, _, batches in iterator:
+                data_batch = replicas.first_share(next(batches), strategy)
+                break
+            iterator = None
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
     def _symbolic_build(self, iterator=None, data_batch=None):
         # Keras builds metrics and losses on a first batch, which must be S1 alone.
         if self._evaluating:
@@ -447,6 +460,7 @@ class ITDMModel(keras.Model):
             "match_weight": self.match_weight,
             "partner": self.partner,
             "label_fn": serialize(self.label_fn) if callable(self.label_fn) else self.label_fn,
+            "synchronized": self.synchronized,
             "name": self.name,
         }
 
@@ -491,9 +505,10 @@ def _halves(features, labels):
         if len(labels.shape) == 2:
             labels = ops.argmax(labels, axis=1) if labels.shape[1] > 1 else labels[:, 0]
         order = ops.argsort(ops.cast(labels, "int32") * num_samples + order)
-    first, second = order[0::2], order[1::2]
-
-    def take(indices):
-        return ops.take(features, indices, axis=0), None if labels is None else ops.take(labels, indices, axis=0)
-
-    return *take(first), *take(second)
+    order = ops.concatenate([order[0::2], order[1::2]])
+    half = (num_samples + 1) // 2
+    features = ops.take(features, order, axis=0)
+    if labels is None:
+        return features[:half], None, features[half:], None
+    labels = ops.take(labels, order, axis=0)
+    return features[:half], labels[:half], features[half:], labels[half:]

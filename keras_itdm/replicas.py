@@ -1,0 +1,83 @@
+"""Mini-batches that are spread over several devices.
+
+Under `tf.distribute` each replica traces the step for its own share of the batch, and sees the others' only if they are
+gathered. Under `keras.distribution` on JAX a step is written, and traced, for the global batch, whose shares lie on
+different devices: nothing needs to be gathered, but shares have to be cut out if they are to be looked at one by one.
+
+The last two functions let `fit` run under `MultiWorkerMirroredStrategy`, where Keras' own fails (keras-team/keras#20585).
+"""
+
+import keras
+from keras import ops, tree
+
+
+def evaluate(function, tensors, synchronized):
+    """`function(*tensors)` for tensors of which each replica holds a share.
+
+    Args:
+        function: Gives a scalar.
+        tensors: Tensors, with the samples along their first axis, or `None`s.
+        synchronized: Whether the function is to see the global batch. If not, it sees the share of one replica at a time,
+            and the result stands for the mean over replicas.
+
+    Returns:
+        Scalar tensor: the function of the global batch or, under `tf.distribute`, of the replica's own share, which
+        Keras averages over replicas; elsewhere the mean over the shares.
+    """
+    if synchronized:
+        return function(*(_gather(tensors) if take_turns() else tensors))
+    num_shares = _num_shares_on_jax()
+    if num_shares == 1:
+        return function(*tensors)
+    shares = [None if t is None else ops.reshape(t, (num_shares, -1, *t.shape[1:])) for t in tensors]
+    return ops.mean(ops.vectorized_map(lambda share: function(*share), shares))
+
+
+def take_turns():
+    """Whether this is one of several replicas of `tf.distribute`, which are traced in turns: up to a gathering, one by one."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    replica = tf.distribute.get_replica_context()
+    return replica is not None and replica.num_replicas_in_sync > 1
+
+
+def _gather(tensors):
+    import tensorflow as tf
+
+    replica = tf.distribute.get_replica_context()
+
+    def gather(share):  # one tensor at a time: together they would have to be of one type
+        if share is None:
+            return None
+        share = tf.identity(share)  # on this replica's device: it may come from the outside, and then has none
+        # The shape gets lost on the way; and on the way back a gradient by rows, as that of `take` is, must become dense.
+        return tf.reshape(replica.all_gather(share, axis=0), (-1, *ops.shape(share)[1:]))
+
+    return [gather(share) for share in tensors]
+
+
+def _num_shares_on_jax():
+    distribution = keras.distribution.distribution() if keras.backend.backend() == "jax" else None
+    if distribution is None or distribution.batch_dim_name is None:
+        return 1
+    mesh = distribution.device_mesh
+    return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+
+
+def first_share(batch, strategy):
+    """A batch as one replica of a `tf.distribute` strategy has it. Keras takes the mean over replicas to see its shapes."""
+    return tree.map_structure(lambda values: strategy.experimental_local_results(values)[0], batch)
+
+
+def logs(values):
+    """The logs of a step, as scalars; in one of several workers as vectors of one number, over which Keras takes the mean."""
+    if not take_turns():
+        return values
+    import tensorflow as tf
+    from keras.src.backend.tensorflow.trainer import _collective_all_reduce_multi_worker as is_multi_worker
+
+    if not is_multi_worker(tf.distribute.get_strategy()):
+        return values
+    return tree.map_structure(lambda value: ops.reshape(value, (1,)), values)

@@ -1,0 +1,96 @@
+"""Training on several devices, as far as one CPU can play them. Devices must be laid out before the backend starts: hence
+in processes of their own."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+PROGRAM = pathlib.Path(__file__).with_name("on_devices.py")
+CASES = ["class by class", "joint split", "layer", "class by class local", "joint normalized", "joint normalized plain"]
+BACKEND = keras.backend.backend()
+
+pytestmark = pytest.mark.skipif(BACKEND == "torch", reason="Keras distributes `fit` on TensorFlow and JAX alone")
+
+
+def start(num_devices, *cases, **environment):
+    return subprocess.Popen(
+        [sys.executable, PROGRAM, str(num_devices), *cases],
+        env={**os.environ, "PYTHONPATH": os.getcwd(), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def results(process):
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return json.loads(output.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def on_many():
+    """Each case on one device, and on eight of JAX or four of TensorFlow."""
+    return results(start({"jax": 8, "tensorflow": 4}[BACKEND], *CASES))
+
+
+def check_equal(one, other):
+    assert one["history"].keys() == other["history"].keys()
+    for key, value in one["history"].items():
+        np.testing.assert_allclose(other["history"][key], value, rtol=1e-5, err_msg=key)
+    for (path, value), (_, of_other) in zip(one["variables"], other["variables"], strict=True):
+        np.testing.assert_allclose(of_other, value, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("case", ["class by class", "joint split", "layer"])
+def test_many_devices_match_over_the_global_batch(on_many, case):
+    check_equal(on_many["alone"][case], on_many["together"][case])
+
+
+def test_a_flag_keeps_matching_within_the_share_of_a_device(on_many):
+    case = "class by class local"
+    check_equal(on_many["alone"][case], on_many["together"][case])
+    local, over_all = (on_many["together"][c]["history"]["match_loss"][0] for c in (case, "class by class"))
+    assert local > 1.1 * over_all
+
+
+def test_the_second_batch_leaves_no_trace_in_moving_averages(on_many):
+    moving = [
+        [value for path, value in on_many["together"][case]["variables"] if "/moving_" in path]
+        for case in ("joint normalized", "joint normalized plain")
+    ]
+    assert len(moving[0]) == 2
+    for matched, plain in zip(*moving, strict=True):
+        np.testing.assert_allclose(matched, plain, rtol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="`tf.distribute` is TensorFlow's")
+def test_two_replicas_and_two_workers_match_over_the_global_batch():
+    mirrored = start(2, "joint")
+    ports = [free_port() for _ in range(2)]
+    workers = [
+        start(
+            2,
+            "joint",
+            TF_CONFIG=json.dumps(
+                {"cluster": {"worker": [f"127.0.0.1:{port}" for port in ports]}, "task": {"type": "worker", "index": i}}
+            ),
+        )
+        for i in range(2)
+    ]
+    mirrored = results(mirrored)
+    for together in (mirrored, *map(results, workers)):
+        check_equal(mirrored["alone"]["joint"], together["together"]["joint"])
+
+
+def free_port():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()[1]
