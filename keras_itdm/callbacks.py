@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_itdm.checks import is_function
 from keras_itdm.model import ITDMModel
 
 
@@ -18,7 +19,7 @@ class MatchWeightScheduler(keras.callbacks.Callback):
         verbose: 1 to print λ as an epoch begins, 0 to be quiet.
 
     Raises:
-        TypeError: if `schedule` is not callable, or, as training begins, the model is not an `ITDMModel`.
+        TypeError: if `schedule` is neither, or, as training begins, the model is not an `ITDMModel`.
         ValueError: in training, if the schedule gives no finite number of at least 0.
 
     Example:
@@ -33,7 +34,7 @@ class MatchWeightScheduler(keras.callbacks.Callback):
 
     def __init__(self, schedule, verbose=0):
         super().__init__()
-        if not callable(schedule):
+        if not is_function(schedule):
             raise TypeError(
                 "`schedule` should be a function or a LearningRateSchedule. "
                 f"Received: {schedule!r} of type {type(schedule).__name__}"

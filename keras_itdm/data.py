@@ -8,6 +8,7 @@ import collections
 import collections.abc
 import functools
 import math
+import numbers
 
 import keras
 import numpy as np
@@ -48,7 +49,8 @@ def zip_batches(dataset, partner=None, seed=None):
 
     Raises:
         TypeError: if `dataset` or `partner` is no `tf.data.Dataset`.
-        ValueError: if either is not batched or is empty, or the two differ in structure, types or ranks.
+        ValueError: if either is not batched or is empty, the two differ in structure, types or ranks, or `dataset` holds
+            sparse tensors and comes without `partner`; if `seed` is no integer.
 
     Example:
 
@@ -60,6 +62,8 @@ def zip_batches(dataset, partner=None, seed=None):
     """
     import tensorflow as tf
 
+    if seed is not None and (not isinstance(seed, numbers.Integral) or isinstance(seed, bool)):
+        raise ValueError(f"`seed` should be an integer or None. Received: {seed!r}")
     for name, stream in (("dataset", dataset), ("partner", partner)):
         if stream is None and name == "partner":
             continue
@@ -86,6 +90,11 @@ def _as_pairs_of_tuples(pairs):
 def _zip_with_itself(dataset, seed):
     import tensorflow as tf
 
+    if any(isinstance(spec, tf.SparseTensorSpec) for spec in tree.flatten(dataset.element_spec)):
+        raise ValueError(
+            "Sparse tensors cannot be drawn sample by sample. Make them dense, with tf.sparse.to_dense, or pass "
+            f"`partner`. Received: {dataset.element_spec}"
+        )
     num_batches = int(dataset.cardinality())  # negative if unknown or infinite
     batch_bytes = _bytes_per_batch(dataset.element_spec)
     if 0 < num_batches <= _WHOLE_EPOCH["batches"] and num_batches * batch_bytes <= _WHOLE_EPOCH["bytes"]:
@@ -148,6 +157,20 @@ def check_batched(spec, name, input_rank=None):
             f"`{name}` should be batched, with the samples along the first axis of every component: "
             f"{name}.batch(batch_size). Received components of shape {[tuple(leaf.shape) for leaf in leaves]}"
         )
+
+
+def check_ends(x, steps_per_epoch):
+    """
+    Raises:
+        ValueError: if an epoch would never end.
+    """
+    if steps_per_epoch is not None:
+        return
+    endless = isinstance(x, keras.utils.PyDataset) and x.num_batches is None
+    if data_adapters.is_tf_dataset(x) and hasattr(x, "cardinality"):
+        endless = int(x.cardinality()) == -1  # tf.data.INFINITE_CARDINALITY
+    if endless:
+        raise ValueError(f"An endless stream needs `steps_per_epoch`. Received: {x!r} and steps_per_epoch=None")
 
 
 def check_same_structure(first, second):
@@ -242,6 +265,8 @@ def pair_up(
             "A grain dataset cannot be paired by `fit`. Zip it yourself, and pass a generator or a PyDataset of "
             "((x1, y1), (x2, y2))."
         )
+    if x is None:
+        raise ValueError("`x` should be the data to train on. Received: None")
     if isinstance(x, collections.abc.Generator):
         x = _pair_generator(x, num_inputs)
     adapter = data_adapters.get_data_adapter(
@@ -310,13 +335,21 @@ def _looks_zipped(spec, num_inputs):
 
 def _pair_generator(generator, num_inputs):
     """Pairs of successive batches: a generator can be read but once."""
+    any_pairs = False
     for batch in generator:
         if is_pair(batch, num_inputs):
+            any_pairs = True
             yield batch
             continue
         for partner in generator:
+            any_pairs = True
             yield Pair(batch, partner)
             break
+        else:
+            if not any_pairs:
+                raise ValueError(
+                    "A generator should hold at least two batches, as each step takes two of them. Received one"
+                )
 
 
 class _PairedAdapter(DataAdapter):
@@ -398,11 +431,13 @@ class _ReorderedArrays(ArrayDataAdapter):
         def grab(array, indices):
             if isinstance(array, array_slicing.TensorflowSparseWrapper):
                 return array_slicing.slice_tensorflow_sparse_wrapper(array, indices)
+            if array is None or isinstance(array, (list, tuple, dict)):
+                return None  # look into it
             return tf.gather(array, indices)
 
         order = tf.data.Dataset.range(self._num_samples).shuffle(self._num_samples, seed=self._seed)
         batches = order.batch(self._batch_size).map(
-            lambda indices: tree.map_structure(lambda array: grab(array, indices), inputs, none_is_leaf=False),
+            lambda indices: tree.traverse(lambda array: grab(array, indices), inputs),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
         return batches.prefetch(tf.data.AUTOTUNE)

@@ -21,10 +21,7 @@ def find_layer(model, path):
     Raises:
         ValueError: if there is no such layer (the message names the ones there are), or it has no output of its own.
     """
-    if not isinstance(path, str) or not path:
-        raise ValueError(
-            f"`feature_layer` should be the name of a layer. Received: {path!r} of type {type(path).__name__}"
-        )
+    check_path(path)
     layer = model
     for name in path.split("/"):
         named = [child for child in _children(layer) if child.name == name]
@@ -35,6 +32,13 @@ def find_layer(model, path):
     if reason:
         raise ValueError(f"The feature layer '{path}' has no output of its own: {reason}. Name one of: {_names(model)}")
     return layer
+
+
+def check_path(path):
+    if not isinstance(path, str) or not path:
+        raise ValueError(
+            f"`feature_layer` should be the name of a layer. Received: {path!r} of type {type(path).__name__}"
+        )
 
 
 def _children(layer):

@@ -4,10 +4,10 @@ A kernel is asked for `k - 1` rather than `k`. MMD is a sum of kernel values who
 cancel; left out, they take their rounding error with them, and a small discrepancy keeps its digits in float32.
 """
 
-import math
-
 import keras
 from keras import ops
+
+from keras_itdm.checks import is_positive_number
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
@@ -34,13 +34,13 @@ class GaussianMixture:
     """
 
     def __init__(self, multipliers=(1, 2, 4, 8, 16), bandwidth="median"):
-        multipliers = tuple(multipliers)
-        if not multipliers or not all(_is_positive_number(c) for c in multipliers):
-            raise ValueError(f"`multipliers` should be positive numbers, at least one. Received: {multipliers}")
-        if bandwidth != "median" and not _is_positive_number(bandwidth):
+        numbers = tuple(multipliers) if hasattr(multipliers, "__iter__") else ()
+        if not numbers or not all(is_positive_number(c) for c in numbers):
+            raise ValueError(f"`multipliers` should be positive numbers, at least one. Received: {multipliers!r}")
+        if not is_positive_number(bandwidth) and not (isinstance(bandwidth, str) and bandwidth == "median"):
             raise ValueError(f"`bandwidth` should be 'median' or a positive number. Received: {bandwidth!r}")
-        self.multipliers = multipliers
-        self.bandwidth = bandwidth
+        self.multipliers = tuple(_plain(c) for c in numbers)
+        self.bandwidth = bandwidth if bandwidth == "median" else _plain(bandwidth)
 
     def __call__(self, squared_distances, bandwidth):
         """Kernel values, of the shape of `squared_distances`, in (0, 1]."""
@@ -69,5 +69,19 @@ class GaussianMixture:
         return cls(**config)
 
 
-def _is_positive_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+def _plain(number):
+    """Python's own number, which JSON can hold, of NumPy's."""
+    return number.item() if hasattr(number, "item") else number
+
+
+def check_kernel(kernel):
+    """`kernel`, or the paper's for `None`.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if kernel is None:
+        return GaussianMixture()
+    if not isinstance(kernel, GaussianMixture):
+        raise ValueError(f"`kernel` should be a GaussianMixture. Received: {kernel!r} of type {type(kernel).__name__}")
+    return kernel

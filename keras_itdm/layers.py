@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_itdm import replicas
+from keras_itdm.checks import check_match_weight
 from keras_itdm.losses import JointMMD
 
 
@@ -28,7 +29,8 @@ class SplitBatchMatching(keras.layers.Layer):
     Output shape: that of the input.
 
     Raises:
-        ValueError: if λ is not a finite number of at least 0, or `kernel` is not a kernel.
+        ValueError: if λ is not a finite number of at least 0, `kernel` is not a kernel, or `squared` is neither
+            True nor False.
 
     Example:
 
@@ -44,9 +46,7 @@ class SplitBatchMatching(keras.layers.Layer):
 
     def __init__(self, match_weight=0.8, kernel=None, squared=False, synchronized=True, **kwargs):
         super().__init__(**kwargs)
-        if not 0 <= match_weight < float("inf"):
-            raise ValueError(f"`match_weight` should be a finite number, at least 0. Received: {match_weight!r}")
-        self.match_weight = match_weight
+        self.match_weight = check_match_weight(match_weight)
         self.synchronized = bool(synchronized)
         self.matching = JointMMD(kernel, squared)
         self.supports_masking = True
@@ -54,7 +54,7 @@ class SplitBatchMatching(keras.layers.Layer):
     def call(self, inputs, training=None):
         if training and self.match_weight:
             with _losses_kept(self):
-                match_loss = replicas.evaluate(self._match_halves, [inputs], self.synchronized)
+                match_loss = replicas.evaluate(self._match_halves, (inputs,), self.synchronized)
             self.add_loss(self.match_weight * match_loss)
         return inputs
 

@@ -60,7 +60,7 @@ def blocks_for(n, m, num_classes):
     mean = (n + m) // num_classes + 1
     # Bounds from above on μ + 2√μ and μ + 4√μ, since a class has about a Poisson number μ ± √μ of samples.
     most = (17 * mean // 16 + 16, _least(5 * mean // 4 + 16, 3 * mean + 4))
-    tight, loose = (_least((size + 7) // 8 * 8, n + m) for size in most)
+    tight, loose = (_least((size + 7) // 8 * 8, _most(n + m, 1)) for size in most)
     both_pay = isinstance(tight, int) and tight < loose and loose >= 128  # for the time that it takes to compile them
     return num_blocks, ((tight, loose) if both_pay else (loose,))
 

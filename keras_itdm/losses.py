@@ -1,9 +1,13 @@
 """Matching losses: how far the features of two mini-batches lie apart."""
 
+import numbers
+
 import keras
+import numpy as np
 from keras import ops
 
-from keras_itdm.kernels import GaussianMixture
+from keras_itdm.checks import check_flags, check_no_strings
+from keras_itdm.kernels import check_kernel
 from keras_itdm.layouts import FORMS, choose_form
 from keras_itdm.two_sample import flatten_features, root, squared_mmd
 
@@ -43,7 +47,8 @@ class MatchingLoss:
             Float32 scalar tensor.
 
         Raises:
-            ValueError: if labels are missing that are needed, or the features do not have the same size.
+            ValueError: if labels are missing that are needed, or there are not as many as samples; if the features are
+                not real numbers, or not of the same size in both batches.
         """
         if self.needs_labels and (labels is None or partner_labels is None):
             missing = [name for name, y in (("S1", labels), ("S2", partner_labels)) if y is None]
@@ -52,6 +57,8 @@ class MatchingLoss:
                 f"Received none for {' and '.join(missing)}. Give labels, or match jointly: matching='joint'."
             )
         features, partner_features = flatten_features(features, partner_features)
+        if self.needs_labels:
+            labels, partner_labels = _labels_of(features, labels), _labels_of(partner_features, partner_labels)
         return self.call(features, labels, partner_features, partner_labels)
 
     def call(self, features, labels, partner_features, partner_labels):
@@ -71,10 +78,8 @@ class _MMDLoss(MatchingLoss):
     def __init__(self, kernel=None, squared=False, unbiased=False, form="auto"):
         if isinstance(kernel, dict):
             kernel = keras.saving.deserialize_keras_object(kernel)
-        if not isinstance(kernel, (GaussianMixture, type(None))):
-            raise ValueError(
-                f"`kernel` should be a GaussianMixture. Received: {kernel!r} of type {type(kernel).__name__}"
-            )
+        kernel = check_kernel(kernel)
+        check_flags(squared=squared, unbiased=unbiased)
         if unbiased and not squared:
             raise ValueError(
                 "`unbiased=True` needs `squared=True`: the U-statistic can be negative, and then has no root. "
@@ -82,9 +87,9 @@ class _MMDLoss(MatchingLoss):
             )
         if form not in FORMS:
             raise ValueError(f"`form` should be one of {list(FORMS)}. Received: {form!r}")
-        self.kernel = kernel or GaussianMixture()
-        self.squared = squared
-        self.unbiased = unbiased
+        self.kernel = kernel
+        self.squared = bool(squared)
+        self.unbiased = bool(unbiased)
         self.form = form
 
     def _values(self, features, classes, partner_features, partner_classes, num_classes):
@@ -154,7 +159,8 @@ class ClassConditionalMMD(_MMDLoss):
 
     Raises:
         ValueError: if `num_classes` is not a positive integer, `kernel` is not a kernel, `form` is unknown, or `unbiased`
-            comes without `squared`; when called, if labels are missing, of the wrong shape, or leave the number of classes unknown.
+            comes without `squared`; when called, if labels are missing, of the wrong shape, not as many as samples, strings,
+            or leave the number of classes unknown.
 
     Example:
 
@@ -169,12 +175,12 @@ class ClassConditionalMMD(_MMDLoss):
 
     def __init__(self, num_classes=None, kernel=None, squared=False, unbiased=False, form="auto"):
         super().__init__(kernel, squared, unbiased, form)
-        if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+        whole = isinstance(num_classes, numbers.Integral) and not isinstance(num_classes, bool)
+        if num_classes is not None and not (whole and num_classes >= 1):
             raise ValueError(f"`num_classes` should be a positive integer or None. Received: {num_classes!r}")
-        self.num_classes = num_classes
+        self.num_classes = num_classes if num_classes is None else int(num_classes)
 
     def call(self, features, labels, partner_features, partner_labels):
-        labels, partner_labels = ops.convert_to_tensor(labels), ops.convert_to_tensor(partner_labels)
         num_classes = self.num_classes or self._width(labels)
         classes = class_indices(labels, num_classes)
         partner_classes = class_indices(partner_labels, num_classes)
@@ -199,15 +205,29 @@ class ClassConditionalMMD(_MMDLoss):
         return {"num_classes": self.num_classes, **super().get_config()}
 
 
+def _labels_of(features, labels):
+    """Labels as a tensor."""
+    if isinstance(labels, (list, tuple)):
+        labels = np.asarray(labels)
+    check_no_strings(labels)
+    labels = ops.convert_to_tensor(labels)
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    if "complex" in dtype:
+        raise ValueError(f"Labels should be class indices or one-hot. Received: dtype {dtype}")
+    num_samples, num_labels = features.shape[0], labels.shape[0] if len(labels.shape) else None
+    if None not in (num_samples, num_labels) and num_samples != num_labels:
+        raise ValueError(
+            f"There should be one label a sample. Received: {num_labels} labels for the features of {num_samples} samples"
+        )
+    return labels
+
+
 def class_indices(labels, num_classes):
     """Labels of any form as int32 class indices of shape `(samples,)`; -1 where a label is no class index."""
     labels = ops.convert_to_tensor(labels)
     shape = tuple(labels.shape)
-    if "string" in keras.backend.standardize_dtype(labels.dtype):
-        raise ValueError(
-            "Labels should be class indices or one-hot. Received strings: encode them, for example with "
-            "keras.layers.StringLookup."
-        )
+    if keras.backend.standardize_dtype(labels.dtype) in ("bool", "int8", "uint8", "int16", "uint16"):
+        labels = ops.cast(labels, "int32")  # which holds `num_classes` too
     if len(shape) == 2 and shape[1] == 1:
         labels = labels[:, 0]
     elif len(shape) == 2 and shape[1] == num_classes:

@@ -17,7 +17,6 @@ calls where gradients are taken, adds λ · Match. So one class serves every bac
 import contextlib
 import contextvars
 import dataclasses
-import math
 
 import keras
 import numpy as np
@@ -25,8 +24,9 @@ from keras import ops, tree
 from keras.src.trainers.data_adapters import array_slicing
 
 from keras_itdm import replicas
-from keras_itdm.data import pair_up, split_pair
-from keras_itdm.features import find_layer, read_output, the_output
+from keras_itdm.checks import check_match_weight, check_no_strings, is_function
+from keras_itdm.data import check_ends, pair_up, split_pair
+from keras_itdm.features import check_path, find_layer, read_output, the_output
 from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
 
 MATCHINGS = {"joint": JointMMD, "class_conditional": ClassConditionalMMD}
@@ -111,12 +111,14 @@ class ITDMModel(keras.Model):
             raise ValueError(f"`matching` should be one of {list(MATCHINGS)} or a MatchingLoss. Received: {matching!r}")
         if partner not in PARTNERS:
             raise ValueError(f"`partner` should be one of {list(PARTNERS)}. Received: {partner!r}")
-        if not (label_fn is None or callable(label_fn) or isinstance(label_fn, (str, int))):
+        names_output = isinstance(label_fn, (str, int)) and not isinstance(label_fn, bool)
+        if not (label_fn is None or names_output or is_function(label_fn)):
             raise ValueError(
                 "`label_fn` should be the name or index of an output, or a function from y to labels. "
                 f"Received: {label_fn!r}"
             )
-        match_weight = _check_match_weight(match_weight)
+        match_weight = check_match_weight(match_weight)
+        check_path(feature_layer)
         super().__init__(name=name, dtype=model.dtype_policy)
         self._call_has_training_arg = model._call_has_training_arg
         self.base_model = model
@@ -156,7 +158,7 @@ class ITDMModel(keras.Model):
 
     @match_weight.setter
     def match_weight(self, value):
-        value = _check_match_weight(value)
+        value = check_match_weight(value)
         self._sync()
         self._match_weight.assign(value)
         self._matches = value != 0
@@ -209,7 +211,7 @@ class ITDMModel(keras.Model):
 
     def load_own_variables(self, store):
         super().load_own_variables(store)
-        self._matches = self.match_weight != 0
+        self._matches = check_match_weight(self.match_weight) != 0
 
     def _split(self, data):
         """S1 and S2, or the batch itself and `None`, with the labels that matching needs."""
@@ -241,6 +243,8 @@ class ITDMModel(keras.Model):
     def _match(self, features, labels, partner):
         """Match between the features of S1 and those of S2, in training mode and without a trace."""
         if partner is None:
+            if not self._matching_loss.needs_labels and not _may_be_classes(labels):
+                labels = None
             batches = (features, labels)
         else:
             x, y, _ = keras.utils.unpack_x_y_sample_weight(partner)
@@ -280,8 +284,11 @@ class ITDMModel(keras.Model):
             ) from None
 
     def _complete_matching_loss(self, output_shape):
-        """Tells the class-conditional loss the number of classes, the width of the model's output."""
-        loss = self._matching_loss
+        """Tells the class-conditional loss the number of classes, the width of the model's output.
+
+        Anew whenever a step is traced: the model may have got another output layer since.
+        """
+        loss = MATCHINGS[self.matching]() if isinstance(self.matching, str) else self.matching
         if not isinstance(loss, ClassConditionalMMD) or loss.num_classes is not None:
             return
         if isinstance(self.label_fn, (str, int)) and not _is_shape(output_shape):
@@ -292,7 +299,8 @@ class ITDMModel(keras.Model):
                 f"classes), with two classes or more. Received: {output_shape}. Pass "
                 "matching=keras_itdm.losses.ClassConditionalMMD(num_classes=...), or match jointly: matching='joint'."
             )
-        self._matching_loss = type(loss).from_config({**loss.get_config(), "num_classes": output_shape[1]})
+        if self._matching_loss.num_classes != output_shape[1]:
+            self._matching_loss = type(loss).from_config({**loss.get_config(), "num_classes": output_shape[1]})
 
     # Layers, inputs and outputs of the plain model
 
@@ -342,9 +350,12 @@ class ITDMModel(keras.Model):
             A `History`, with `match_loss` and `match_weight` beside what the plain model's holds.
 
         Raises:
-            ValueError: if the data is empty, not batched, or lacks labels that the matching needs, or if the halves of
-                a zipped stream differ in structure.
+            ValueError: if the data is empty, not batched, endless without `steps_per_epoch`, or lacks labels that the
+                matching needs, or if the halves of a zipped stream differ in structure.
         """
+        check_ends(x, steps_per_epoch)
+        for labels in tree.flatten(y):
+            check_no_strings(labels)
         fit_arguments = {
             "batch_size": batch_size,
             "epochs": epochs,
@@ -482,18 +493,13 @@ def _in_progress(step):
         _step.reset(token)
 
 
-def _check_match_weight(value):
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise ValueError(f"`match_weight` should be a finite number, at least 0. Received: {value!r}")
-    return number
-
-
 def _is_shape(value):
     return isinstance(value, (tuple, list)) and all(size is None or isinstance(size, int) for size in value)
+
+
+def _may_be_classes(labels):
+    """Whether they are one tensor of a shape that class indices or one-hot labels have."""
+    return hasattr(labels, "shape") and len(labels.shape) in (1, 2)
 
 
 def _halves(features, labels):

@@ -16,7 +16,7 @@ def evaluate(function, tensors, synchronized):
 
     Args:
         function: Gives a scalar.
-        tensors: Tensors, with the samples along their first axis, or `None`s.
+        tensors: Tuple of nested tensors, with the samples along their first axis, or `None`s.
         synchronized: Whether the function is to see the global batch. If not, it sees the share of one replica at a time,
             and the result stands for the mean over replicas.
 
@@ -29,7 +29,11 @@ def evaluate(function, tensors, synchronized):
     num_shares = _num_shares_on_jax()
     if num_shares == 1:
         return function(*tensors)
-    shares = [None if t is None else ops.reshape(t, (num_shares, -1, *t.shape[1:])) for t in tensors]
+
+    def deal_out(values):
+        return ops.reshape(values, (num_shares, -1, *values.shape[1:]))
+
+    shares = tree.map_structure(deal_out, tensors, none_is_leaf=False)
     return ops.mean(ops.vectorized_map(lambda share: function(*share), shares))
 
 
@@ -49,13 +53,11 @@ def _gather(tensors):
     replica = tf.distribute.get_replica_context()
 
     def gather(share):  # one tensor at a time: together they would have to be of one type
-        if share is None:
-            return None
         share = tf.identity(share)  # on this replica's device: it may come from the outside, and then has none
         # The shape gets lost on the way; and on the way back a gradient by rows, as that of `take` is, must become dense.
         return tf.reshape(replica.all_gather(share, axis=0), (-1, *ops.shape(share)[1:]))
 
-    return [gather(share) for share in tensors]
+    return tree.map_structure(gather, tensors, none_is_leaf=False)
 
 
 def _num_shares_on_jax():

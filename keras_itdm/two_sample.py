@@ -15,9 +15,11 @@ k; and the root is guarded at 0, where its slope is infinite.
 import functools
 import math
 
+import keras
 from keras import ops
 
-from keras_itdm.kernels import GaussianMixture
+from keras_itdm.checks import check_flags
+from keras_itdm.kernels import check_kernel
 from keras_itdm.layouts import (
     Blocks,
     Matrix,
@@ -56,7 +58,8 @@ def mmd(x, y, kernel=None, squared=False):
         Float32 scalar tensor: MMD, in [0, √2], or its square.
 
     Raises:
-        ValueError: if the samples are scalars, or do not have the same number of features.
+        ValueError: if either has no samples, they are not numbers, or do not have the same number of features; if
+            `kernel` is not a kernel, or `squared` is neither True nor False.
 
     Example:
 
@@ -65,8 +68,11 @@ def mmd(x, y, kernel=None, squared=False):
     >>> float(mmd(x, y)) < 0.1 < float(mmd(x, y + 2.0))
     True
     """
+    check_flags(squared=squared)
     x, y = flatten_features(x, y)
     n, m = ops.shape(x)[0], ops.shape(y)[0]
+    if 0 in (x.shape[0], y.shape[0]):
+        raise ValueError(f"Both samples should hold at least one. Received: {x.shape[0]} and {y.shape[0]}")
     value = squared_mmd(x, y, ops.zeros((n,), "int32"), ops.zeros((m,), "int32"), 1, kernel)[0]
     return value if squared else root(value)
 
@@ -89,6 +95,9 @@ def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=F
         which either has fewer than two samples.
     """
     n, m = ops.shape(x)[0], ops.shape(y)[0]
+    kernel = check_kernel(kernel)
+    if 0 in (x.shape[0], y.shape[0]):
+        return ops.zeros((num_classes,), "float32")
     pooled = ops.concatenate([x, y], axis=0)
     in_x = ops.arange(n + m) < n
     classes = ops.concatenate([ops.cast(x_classes, "int32"), ops.cast(y_classes, "int32")], axis=0)
@@ -108,7 +117,7 @@ def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=F
         _values_and_gradients,
         samples=ops.stop_gradient(pooled),
         in_x=in_x,
-        kernel=kernel or GaussianMixture(),
+        kernel=kernel,
         unbiased=unbiased,
     )
 
@@ -272,16 +281,14 @@ def _median(over_pairs, layout, counts, num_features, parts, times):
 
 def root(value):
     """Square root whose value and gradient are 0 at and below 0. NaN stays NaN."""
-    positive = ops.logical_not(value <= 0.0)
-    return ops.where(positive, ops.sqrt(ops.where(positive, value, 1.0)), 0.0)
+    # Not by `logical_not(value <= 0)`, which TensorFlow's graph optimizer takes for `value > 0`: that loses the NaN.
+    none = value <= 0.0
+    return ops.where(none, 0.0, ops.sqrt(ops.where(none, 1.0, value)))
 
 
 def flatten_features(x, y):
     """Both samples as float32 tensors of shape `(samples, features)`."""
-    x, y = (ops.cast(ops.convert_to_tensor(features), "float32") for features in (x, y))
-    for features in (x, y):
-        if len(features.shape) == 0:
-            raise ValueError("Features should be of shape (samples, ...). Received a scalar.")
+    x, y = (_float32(features) for features in (x, y))
     x, y = (
         ops.reshape(f, (-1, _product(f.shape[1:]))) if len(f.shape) != 2 else f  # static: XLA needs the size
         for f in (x, y)
@@ -291,7 +298,21 @@ def flatten_features(x, y):
             "Both samples should have the same number of features. "
             f"Received: {x.shape[1]} and {y.shape[1]} numbers a sample"
         )
+    if x.shape[1] == 0:
+        raise ValueError("Samples should have at least one feature. Received: 0 numbers a sample")
     return x, y
+
+
+def _float32(features):
+    if getattr(features, "ragged_rank", 0):
+        raise ValueError("Features should be as many for each sample. Received: a ragged tensor")
+    features = ops.convert_to_tensor(features, sparse=False)
+    dtype = keras.backend.standardize_dtype(features.dtype)
+    if "float" not in dtype and "int" not in dtype and dtype != "bool":
+        raise ValueError(f"Features should be real numbers. Received: dtype {dtype}")
+    if len(features.shape) == 0:
+        raise ValueError("Features should be of shape (samples, ...). Received a scalar.")
+    return ops.cast(features, "float32")
 
 
 def _product(sizes):

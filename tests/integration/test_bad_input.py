@@ -1,170 +1,473 @@
-"""Bad input is told what was expected and what came, before training starts."""
+"""Every row of docs/bad_input.md: an error that says what was expected and what came, or the meaning stated there."""
+
+import builtins
+import pathlib
+import re
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from keras_itdm import ITDMModel, zip_batches
-from keras_itdm.losses import ClassConditionalMMD
-from tests.networks import Subclassed, compiled, convolutional, data
+from keras_itdm import ITDMModel, mmd, zip_batches
+from keras_itdm.callbacks import MatchWeightScheduler
+from keras_itdm.kernels import GaussianMixture
+from keras_itdm.layers import SplitBatchMatching
+from keras_itdm.losses import ClassConditionalMMD, JointMMD
+from tests import reference
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "bad_input.md"
+ROWS = {
+    (heading, given): happens
+    for heading, section in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    for given, happens in re.findall(r"^\| (?!What one)(.*?) \| (.*) \|$", section, re.M)
+}
+CASES = {}
 
 
-def functional(**options):
-    a = keras.Input((6, 6, 1), name="image")
-    flat = layers.Flatten(name="flat")(a)
-    features = layers.Dense(8, name="features")(flat)
-    outputs = layers.Dense(3, activation="softmax", name="classifier")(features)
-    return keras.Model(a, options.get("outputs", lambda f, o: o)(features, outputs))
+def case(heading, *given):
+    """Registers what a row of the page does; it takes one test of its own."""
+
+    def register(function):
+        for row in given:
+            assert (heading, row) not in CASES
+            CASES[heading, row] = function
+        return function
+
+    return register
 
 
-class Recurrent(keras.Model):
-    """Calls one layer twice, and one that returns several tensors."""
+@pytest.mark.parametrize("row", ROWS, ids=": ".join)
+def test_row(row):
+    error = re.match(r'`(\w+Error)`: "(.*)"$', ROWS[row])
+    if error is None:
+        return CASES[row]()
+    with pytest.raises(getattr(builtins, error[1]), match=re.escape(error[2])):
+        CASES[row]()
+
+
+def test_the_page_has_a_row_for_each_case_and_no_others():
+    assert set(CASES) == set(ROWS)
+    assert PAGE.read_text(encoding="utf-8").count("\n| ") == len(ROWS) + 5  # and five heads of tables
+
+
+def network(num_classes=3):
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((4,), name="numbers"),
+            layers.Dense(4, name="below"),
+            layers.Dense(4, name="features"),
+            layers.Dense(num_classes, activation="softmax", name="classifier"),
+        ]
+    )
+
+
+def wrapped(model=None, feature_layer="features", loss="sparse_categorical_crossentropy", **options):
+    itdm = ITDMModel(model or network(), feature_layer, **options)
+    itdm.compile(keras.optimizers.SGD(0.1), loss)
+    return itdm
+
+
+X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+Y = np.arange(16) % 3
+
+
+def fit(itdm, x=X, y=Y, **options):
+    return itdm.fit(x, y, **{"batch_size": 8, "verbose": 0, "shuffle": False, **options}).history
+
+
+def dataset():
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+
+
+def zipped(change=None, partner=None):
+    import tensorflow as tf
+
+    return tf.data.Dataset.zip((dataset(), (partner or dataset()).map(change or (lambda x, y: (x, y)))))
+
+
+def several_targets(label_fn):
+    inputs = keras.Input((4,))
+    features = layers.Dense(4, name="features")(inputs)
+    outputs = {"label": layers.Dense(3, name="label")(features), "size": layers.Dense(1, name="size")(features)}
+    itdm = wrapped(
+        keras.Model(inputs, outputs),
+        loss={"label": "mse", "size": "mse"},
+        matching=ClassConditionalMMD(3),
+        label_fn=label_fn,
+    )
+    fit(itdm, y={"label": np.eye(3)[Y], "size": Y})
+
+
+class Odd(keras.Model):
+    """Calls one layer twice, one that returns several tensors, and one never."""
 
     def __init__(self):
         super().__init__()
-        self.shared = layers.Dense(36, name="shared")
+        self.shared = layers.Dense(4, name="shared")
         self.lstm = layers.LSTM(4, return_state=True, name="lstm")
         self.unused = layers.Dense(3, name="unused")
         self.classifier = layers.Dense(3, activation="softmax", name="classifier")
 
     def call(self, x):
-        x = self.shared(self.shared(keras.ops.reshape(x, (-1, 36))))
-        return self.classifier(self.lstm(keras.ops.reshape(x, (-1, 6, 6)))[0])
+        return self.classifier(self.lstm(keras.ops.reshape(self.shared(self.shared(x)), (-1, 2, 2)))[0])
 
 
-@pytest.mark.parametrize(
-    "make, error, message",
-    [
-        (lambda: ITDMModel("model", "features"), TypeError, "should be a keras.Model. Received: 'model'"),
-        (lambda: ITDMModel(ITDMModel(convolutional(), "features"), "features"), TypeError, "an ITDMModel already"),
-        (
-            lambda: ITDMModel(functional(), "feature"),
-            ValueError,
-            "no layer 'feature'.*mean 'features'.*It has: 'image'",
-        ),
-        (lambda: ITDMModel(functional(), "outer/features"), ValueError, "Did you mean 'features'"),
-        (lambda: ITDMModel(functional(), ""), ValueError, "should be the name of a layer. Received: ''"),
-        (lambda: ITDMModel(functional(), None), ValueError, "should be the name of a layer. Received: None"),
-        (lambda: ITDMModel(functional(), "image"), ValueError, "no output of its own: it is an input"),
-        (
-            lambda: ITDMModel(functional(), "features", "marginal"),
-            ValueError,
-            r"one of \['joint'.*Received: 'marginal'",
-        ),
-        (lambda: ITDMModel(functional(), "features", None), ValueError, "or a MatchingLoss. Received: None"),
-        (lambda: ITDMModel(functional(), "features", partner="both"), ValueError, "Received: 'both'"),
-        (lambda: ITDMModel(functional(), "features", match_weight=-1), ValueError, "at least 0. Received: -1"),
-        (lambda: ITDMModel(functional(), "features", match_weight=np.nan), ValueError, "at least 0. Received: nan"),
-        (lambda: ITDMModel(functional(), "features", match_weight=np.inf), ValueError, "at least 0. Received: inf"),
-        (lambda: ITDMModel(functional(), "features", match_weight="high"), ValueError, "at least 0. Received: 'high'"),
-        (lambda: ITDMModel(functional(), "features", label_fn=0.5), ValueError, "name or index.*Received: 0.5"),
-        (
-            lambda: ITDMModel(functional(outputs=lambda f, o: layers.Dense(1)(f)), "features"),
-            ValueError,
-            r"number of classes cannot be inferred.*Received: \(None, 1\).*num_classes=",
-        ),
-        (
-            lambda: ITDMModel(functional(outputs=lambda f, o: [f, o]), "features"),
-            ValueError,
-            "number of classes cannot be inferred",
-        ),
-    ],
-)
-def test_constructor(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
+A = {
+    "`ITDMModel(model)`: no Keras model": lambda: ITDMModel("model", "features"),
+    "`ITDMModel(model)`: an `ITDMModel`": lambda: ITDMModel(ITDMModel(network(), "features"), "features"),
+    "`feature_layer`: a name that the model lacks": lambda: ITDMModel(network(), "feature"),
+    "`feature_layer`: no name": lambda: ITDMModel(network(), None),
+    "`feature_layer`: no name, the model not built": lambda: ITDMModel(Odd(), None),
+    "`feature_layer`: an input": lambda: ITDMModel(functional(), "numbers"),
+    "`feature_layer`: called twice": lambda: fit(wrapped(Odd(), "shared")),
+    "`feature_layer`: of several outputs": lambda: fit(wrapped(Odd(), "lstm")),
+    "`feature_layer`: never called": lambda: fit(wrapped(Odd(), "unused")),
+    "`matching`: an unknown name": lambda: ITDMModel(network(), "features", "marginal"),
+    "`matching`: a class": lambda: ITDMModel(network(), "features", JointMMD),
+    "`match_weight`: negative": lambda: ITDMModel(network(), "features", match_weight=-1),
+    "`match_weight`: NaN": lambda: ITDMModel(network(), "features", match_weight=float("nan")),
+    "`match_weight`: infinite": lambda: ITDMModel(network(), "features", match_weight=float("inf")),
+    "`match_weight`: infinite in float32": lambda: ITDMModel(network(), "features", match_weight=1e39),
+    "`match_weight`: a string": lambda: ITDMModel(network(), "features", match_weight="0.5"),
+    "`match_weight`: a bool": lambda: ITDMModel(network(), "features", match_weight=True),
+    "`partner`: an unknown name": lambda: ITDMModel(network(), "features", partner="both"),
+    "`label_fn`: a number that is no index": lambda: ITDMModel(network(), "features", label_fn=0.5),
+    "`label_fn`: a bool": lambda: ITDMModel(network(), "features", label_fn=True),
+    "`label_fn`: a class or a layer": lambda: ITDMModel(network(), "features", label_fn=dict),
+    "`label_fn`: names no part of the targets": lambda: several_targets("colour"),
+    "`label_fn`: none, of several targets": lambda: several_targets(None),
+    "`name`: no string": lambda: ITDMModel(network(), "features", name=3),
+    "A model of one output number, matched class by class": lambda: ITDMModel(network(1), "features"),
+    "`multipliers`: no numbers": lambda: GaussianMixture(4),
+    "`multipliers`: not positive": lambda: GaussianMixture((0, 1)),
+    "`bandwidth`: not positive": lambda: GaussianMixture(bandwidth=0),
+    "`bandwidth`: an array": lambda: GaussianMixture(bandwidth=np.ones(2)),
+    "`num_classes`: not positive": lambda: ClassConditionalMMD(0),
+    "`num_classes`: no integer": lambda: ClassConditionalMMD(2.5),
+    "`num_classes`: a bool": lambda: ClassConditionalMMD(True),
+    "`kernel`: no kernel": lambda: JointMMD("gaussian"),
+    "`kernel` of `mmd`: no kernel": lambda: mmd(X, X, "gaussian"),
+    "`squared`: neither True nor False": lambda: JointMMD(squared="False"),
+    "`unbiased`: neither True nor False": lambda: JointMMD(squared=True, unbiased="no"),
+    "`unbiased` without `squared`": lambda: JointMMD(unbiased=True),
+    "`form`: an unknown name": lambda: JointMMD(form="rows"),
+    "`SplitBatchMatching(match_weight)`: a string": lambda: SplitBatchMatching("high"),
+    "`SplitBatchMatching(kernel)`: no kernel": lambda: SplitBatchMatching(kernel="gaussian"),
+    "`SplitBatchMatching(squared)`: neither True nor False": lambda: SplitBatchMatching(squared="yes"),
+    "`schedule`: a number": lambda: MatchWeightScheduler(0.8),
+    "`schedule`: a class or a layer": lambda: MatchWeightScheduler(dict),
+    "`zip_batches(dataset)`: no `tf.data.Dataset`": lambda: zip_batches([1, 2]),
+    "`zip_batches(partner)`: no `tf.data.Dataset`": lambda: zip_batches(dataset(), [1, 2]),
+    "`zip_batches(seed)`: no integer": lambda: zip_batches(dataset(), seed=1.5),
+}
+CASES.update({("Arguments", given): function for given, function in A.items()})
 
 
-def dataset(num_samples=40):
+@case("Arguments", "`num_classes`, `multipliers`, `bandwidth`, λ: NumPy's numbers")
+def _():
+    kernel = GaussianMixture((np.float32(2),), bandwidth=np.int64(3))
+    loss = ClassConditionalMMD(np.int64(3), kernel)
+    assert loss.get_config()["num_classes"] == 3 and kernel.get_config() == {"multipliers": [2.0], "bandwidth": 3}
+    assert type(kernel.multipliers[0]) is float and type(kernel.bandwidth) is type(loss.num_classes) is int
+    assert ITDMModel(network(), "features", match_weight=np.float32(0.5)).match_weight == 0.5
+
+
+def functional():
+    inputs = keras.Input((4,), name="numbers")
+    return keras.Model(inputs, layers.Dense(3, name="classifier")(layers.Dense(4, name="features")(inputs)))
+
+
+class Endless(keras.utils.PyDataset):
+    num_batches = None
+
+    def __getitem__(self, index):
+        return X[:8], Y[:8]
+
+
+def sparse():
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensor_slices(data(num_samples))
+    return dataset().map(lambda x, y: (tf.sparse.from_dense(x), y))
 
 
-def different_halves():
+D = {
+    "Nothing": lambda: fit(wrapped(), None, None),
+    "Data without labels, matched class by class": lambda: fit(wrapped(), y=None),
+    "A dataset, and `y` beside it": lambda: wrapped().fit(dataset(), Y),
+    "Arrays of unequal lengths": lambda: fit(wrapped(), y=Y[:9]),
+    "Arrays of length 0": lambda: fit(wrapped(), X[:0], Y[:0]),
+    "An empty dataset": lambda: wrapped().fit(dataset().take(0)),
+    "A dataset that turns out empty": lambda: wrapped().fit(dataset().filter(lambda x, y: y[0] > 99)),
+    "An empty `partner`": lambda: zip_batches(dataset(), dataset().take(0)),
+    "A dataset that is not batched": lambda: wrapped().fit(dataset().unbatch()),
+    "An endless dataset without `steps_per_epoch`": lambda: wrapped().fit(dataset().repeat()),
+    'An endless dataset without `steps_per_epoch`, `partner="split"`': lambda: wrapped(partner="split").fit(
+        dataset().repeat()
+    ),
+    "An endless `PyDataset` without `steps_per_epoch`": lambda: wrapped().fit(Endless()),
+    "A generator of one batch": lambda: wrapped().fit(batch for batch in [(X, Y)]),
+    "Halves of different dtypes": lambda: wrapped().fit(zipped(lambda x, y: (x, float_(y)))),
+    "Halves of different structures": lambda: wrapped().fit(zipped(lambda x, y: (x,))),
+    "Halves of different widths": lambda: wrapped().fit(zipped(lambda x, y: (x[:, :3], y))),
+    "Sparse tensors in a dataset without `partner`": lambda: wrapped().fit(sparse()),
+}
+CASES.update({("Data", given): function for given, function in D.items()})
+
+
+def float_(values):
     import tensorflow as tf
 
-    batched = dataset().batch(20)
-    return tf.data.Dataset.zip((batched, batched.map(lambda x, y: (x, tf.cast(y, tf.float32)))))
+    return tf.cast(values, "float32")
 
 
-def different_structures():
+@case("Data", "Halves of unequal lengths")
+def _():
+    steps = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
+    wrapped().fit(zipped(partner=dataset().take(1)), verbose=0, callbacks=[count])
+    assert len(steps) == 1
+    assert len(list(zip_batches(dataset(), dataset().take(1)))) == 2
+
+
+@case("Data", "Halves of different batch sizes")
+def _():
+    itdm = wrapped(matching="joint")
+    below, features = (itdm.base_model.get_layer(name) for name in ("below", "features"))
+    h = keras.ops.convert_to_numpy(features(below(X)))
+    logs = itdm.train_on_batch((X[:8], Y[:8]), (X[8:13], Y[8:13]), return_dict=True)
+    assert logs["match_loss"] == pytest.approx(reference.joint(h[:8], h[8:13]), rel=1e-4)
+
+
+def matched(y, partner=None, num_classes=3):
+    return float(ClassConditionalMMD(num_classes)(X[:8], y, X[8:], y if partner is None else partner))
+
+
+def plainly(y, num_classes=3):
+    return pytest.approx(reference.class_conditional(X[:8], y, X[8:], y, num_classes), rel=1e-4)
+
+
+L = {
+    "Labels of rank 3": lambda: matched(Y[:8, None, None]),
+    "One-hot of the wrong width": lambda: matched(np.eye(4)[Y[:8]]),
+    "Strings": lambda: matched(Y[:8].astype(str)),
+    "Strings, in `fit`": lambda: fit(wrapped(), y=Y.astype(str)),
+    "Complex numbers": lambda: matched(Y[:8] + 1j),
+    "More or fewer than samples": lambda: matched(Y[:5]),
+}
+CASES.update({("Labels", given): function for given, function in L.items()})
+
+
+@case("Labels", "Floats that are no whole numbers, NaN, negative ones, and ones from K on")
+def _():
+    y = np.array([0.5, np.nan, -1.0, 3.0, 0.0, 0.0, 1.0, 2.0], "float32")
+    assert matched(y) == plainly(np.array([-1, -1, -1, -1, 0, 0, 1, 2]))
+
+
+@case("Labels", "Integers of 8 bits, and more classes than they can count")
+def _():
+    assert matched(Y[:8].astype("int8"), num_classes=200) == plainly(Y[:8], 200)
+
+
+@case("Labels", "Bools")
+def _():
+    assert matched(Y[:8] > 0) == plainly((Y[:8] > 0).astype(int))
+
+
+@case("Labels", "One-hot rows of zeros")
+def _():
+    y = np.eye(3)[Y[:8]]
+    y[2] = 0
+    assert matched(y) == plainly(np.where(np.arange(8) == 2, -1, Y[:8]))
+
+
+@case("Labels", "Several ones in a row")
+def _():
+    y = np.eye(3)[Y[:8]]
+    y[:, 2] = 1
+    assert matched(y) == plainly(Y[:8])
+
+
+@case("Labels", 'Targets of rank 3, matched jointly with `partner="split"`')
+def _():
+    itdm = wrapped(matching="joint", partner="split", loss=lambda y, prediction: keras.ops.mean(prediction))
+    h = keras.ops.convert_to_numpy(itdm.base_model.get_layer("features")(itdm.base_model.get_layer("below")(X[:8])))
+    logs = itdm.train_on_batch(X[:8], np.ones((8, 2, 8)), return_dict=True)
+    assert logs["match_loss"] == pytest.approx(reference.joint(h[0::2], h[1::2]), rel=1e-4)
+
+
+def joint(change, x=X[:8], partner=X[8:]):
+    return float(JointMMD()(change(x), None, change(partner), None))
+
+
+def of_tensorflow(make):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("a tensor of TensorFlow's")
     import tensorflow as tf
 
-    batched = dataset().batch(20)
-    return tf.data.Dataset.zip((batched, batched.map(lambda x, y: (x,))))
+    return make(tf)
 
 
-@pytest.mark.parametrize(
-    "fit, message",
-    [
-        (lambda model: model.fit(dataset(), verbose=0), "should be batched.*Received components of shape"),
-        (lambda model: model.fit(dataset().map(lambda x, y: x), verbose=0), "should be batched"),
-        (lambda model: model.fit(dataset().batch(20).take(0), verbose=0), "at least one batch. Received: an empty"),
-        (lambda model: model.fit(np.zeros((0, 6, 6, 1)), np.zeros(0), verbose=0), "at least one sample"),
-        (lambda model: model.fit(different_halves(), verbose=0), "halves of a zipped stream should have the same"),
-        (lambda model: model.fit(different_structures(), verbose=0), "halves of a zipped stream should have the same"),
-        (lambda model: model.fit(data()[0], verbose=0), "needs labels. Received data without"),
-        (lambda model: model.fit(dataset().batch(20).map(lambda x, y: x), verbose=0), "needs labels. Received data"),
-        (lambda model: model.train_on_batch(data()[0]), "needs labels. Received data without"),
-        (lambda model: model.fit(dataset().batch(20), np.zeros(40), verbose=0), "`y` should not be passed"),
-    ],
-)
-def test_data(fit, message):
-    model = compiled(ITDMModel(convolutional(), "features"))
-    before = model.base_model.get_weights()
-    with pytest.raises(ValueError, match=message):
-        fit(model)
-    for old, new in zip(before, model.base_model.get_weights(), strict=True):
-        np.testing.assert_array_equal(new, old)
+@case("Features", "Ragged tensors (TensorFlow)")
+def _():
+    joint(lambda x: of_tensorflow(lambda tf: tf.ragged.constant([[1.0, 2.0], [3.0]])))
 
 
-@pytest.mark.parametrize(
-    "path, message",
-    [
-        ("shared", "no output of its own: the model calls it 2 times"),
-        ("lstm", "no output of its own: it returns 3 tensors"),
-        ("unused", "no output of its own: the model does not call it"),
-        ("nowhere", "no layer 'nowhere'"),
-    ],
-)
-def test_a_subclassed_model_shows_its_feature_layer_when_called(path, message):
-    with pytest.raises(ValueError, match=message):
-        model = compiled(ITDMModel(Recurrent(), path))
-        model.fit(*data(), verbose=0)
+@case("Features", "Sparse tensors (TensorFlow)")
+def _():
+    assert joint(lambda x: of_tensorflow(lambda tf: tf.sparse.from_dense(x))) == joint(np.asarray)
 
 
-def test_fit_before_compile():
-    with pytest.raises(ValueError, match="must call `compile"):
-        ITDMModel(convolutional(), "features").fit(*data())
+F = {
+    "Complex numbers": lambda: joint(lambda x: x + 1j),
+    "Different numbers of features": lambda: joint(np.asarray, partner=X[8:, :3]),
+    "No features": lambda: joint(lambda x: x[:, :0]),
+    "A scalar": lambda: joint(lambda x: 1.0),
+    "An empty sample, to `mmd`": lambda: mmd(X[:0], X[8:]),
+}
+CASES.update({("Features", given): function for given, function in F.items()})
 
 
-def test_several_targets_without_saying_which():
-    outputs = functional(outputs=lambda f, o: {"label": o, "size": layers.Dense(1, name="size")(f)})
-    model = ITDMModel(outputs, "features", ClassConditionalMMD(num_classes=3))
-    model.compile("sgd", {"label": "sparse_categorical_crossentropy", "size": "mse"})
-    x, y = data()
-    with pytest.raises(ValueError, match=r"Say which to match on.*label_fn=.*\['label', 'size'\]"):
-        model.fit(x, {"label": y, "size": y}, verbose=0)
-    model = ITDMModel(outputs, "features", ClassConditionalMMD(num_classes=3), label_fn="colour")
-    model.compile("sgd", {"label": "sparse_categorical_crossentropy", "size": "mse"})
-    with pytest.raises(ValueError, match=r"`label_fn='colour'` names no part.*\['label', 'size'\]"):
-        model.fit(x, {"label": y, "size": y}, verbose=0)
+@case("Features", "Constant ones")
+def _():
+    ones = np.ones_like(X[:8])
+    value, gradients = reference.value_and_gradients(JointMMD(), ones, None, ones, None)
+    assert value == 0 and all((g == 0).all() for g in gradients)
 
 
-def test_match_weight_set_in_training_to_what_it_cannot_be():
-    model = compiled(ITDMModel(Subclassed(), "features", match_weight=0.4))
-    for value in (np.nan, -0.1):
-        with pytest.raises(ValueError, match="`match_weight` should be a finite number"):
-            model.match_weight = value
-    assert model.match_weight == 0.4
+@case("Features", "NaN or ±infinity")
+def _():
+    itdm = wrapped()
+    for bad in (np.nan, np.inf, -np.inf):
+        itdm.base_model.set_weights(network().get_weights())
+        x = X.copy()
+        x[3, 0] = bad
+        history = fit(itdm, x, epochs=3, callbacks=[keras.callbacks.TerminateOnNaN()])
+        assert len(history["loss"]) == 1 and np.isnan([history["loss"][0], history["match_loss"][0]]).all()
 
 
-def test_an_unknown_length_that_turns_out_empty():
-    empty = dataset().filter(lambda x, y: y > 99).batch(20)
-    model = compiled(ITDMModel(convolutional(), "features"))
-    with pytest.raises(ValueError, match="at least one batch"):
-        model.fit(empty, verbose=0)
-    with pytest.raises(ValueError, match="at least one batch"):
-        model.fit(zip_batches(empty), verbose=0)
+@case("Features", "Up to 1e36 in size")
+def _():
+    assert joint(lambda x: x * np.float32(1e36)) == pytest.approx(reference.joint(X[:8], X[8:]), rel=1e-4)
+
+
+@case("Features", "Finite, but so large that their sum in float32 is not")
+def _():
+    assert np.isnan(joint(lambda x: np.full_like(x, 3e38)))
+
+
+@case("Features", "float64, integers, bools")
+def _():
+    for dtype in ("float64", "int32", "bool"):
+        changed = (10 * X).astype(dtype).astype("float32")
+        expected = reference.joint(changed[:8], changed[8:])
+        assert joint(lambda x, dtype=dtype: (10 * x).astype(dtype)) == pytest.approx(expected, rel=1e-4)
+
+
+@case("Features", "An empty batch, to a loss")
+def _():
+    assert joint(np.asarray, X[:0]) == joint(np.asarray, X[:0], X[:0]) == 0.0
+
+
+def changes(itdm, **options):
+    """By layer, how far its kernel moves in training; and the history."""
+    kernels = {layer.name: layer.kernel for layer in itdm.base_model.layers}
+    before = {name: keras.ops.convert_to_numpy(kernel).copy() for name, kernel in kernels.items()}
+    history = fit(itdm, **options)
+    return {n: np.abs(keras.ops.convert_to_numpy(k) - before[n]).max() for n, k in kernels.items()}, history
+
+
+def again(itdm):
+    itdm.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    return itdm
+
+
+@case("Changes after wrapping", "The feature layer is frozen")
+def _():
+    moved = {}
+    for weight in (0.0, 5.0):
+        itdm = wrapped(match_weight=weight)
+        itdm.base_model.get_layer("features").trainable = False
+        moved[weight], _ = changes(again(itdm))
+        assert moved[weight]["features"] == 0
+    assert abs(moved[0.0]["below"] - moved[5.0]["below"]) > 1e-4
+
+
+@case("Changes after wrapping", "`base_model.trainable = False`")
+def _():
+    itdm = wrapped()
+    itdm.base_model.trainable = False
+    moved, history = changes(again(itdm))
+    assert not any(moved.values()) and history["match_loss"][0] > 0
+
+
+@case("Changes after wrapping", "`itdm.trainable = False`, compiled again")
+def _():
+    itdm = wrapped()
+    itdm.trainable = False
+    itdm.match_weight = 0.3
+    moved, history = changes(again(itdm))
+    assert not any(moved.values()) and history["match_weight"] == pytest.approx([0.3])
+
+
+def replaced(itdm, *new, number=1):
+    for _ in range(number):
+        itdm.base_model.pop()
+    for layer in new:
+        itdm.base_model.add(layer)
+    return again(itdm)
+
+
+C = {
+    "The feature layer is removed": lambda: fit(replaced(wrapped(), layers.Dense(3), number=2)),
+    "The feature layer is renamed": lambda: fit(renamed()),
+    "λ is set to NaN in training": lambda: fit(wrapped(), callbacks=[SetToNaN()]),
+    "λ is scheduled to be NaN": lambda: fit(wrapped(), callbacks=[MatchWeightScheduler(lambda *_: float("nan"))]),
+    "`fit` before `compile`": lambda: fit(ITDMModel(network(), "features")),
+}
+CASES.update({("Changes after wrapping", given): function for given, function in C.items()})
+
+
+def renamed():
+    itdm = wrapped()
+    itdm.base_model.get_layer("features").name = "others"
+    return itdm
+
+
+class SetToNaN(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.match_weight = float("nan")
+
+
+@case("Changes after wrapping", "`feature_layer` is set to another layer")
+def _():
+    itdm = wrapped(matching="joint")
+    itdm.feature_layer = "below"
+    h = keras.ops.convert_to_numpy(itdm.base_model.get_layer("below")(X))
+    logs = again(itdm).train_on_batch((X[:8], Y[:8]), (X[8:], Y[8:]), return_dict=True)
+    assert logs["match_loss"] == pytest.approx(reference.joint(h[:8], h[8:]), rel=1e-4)
+
+
+@case("Changes after wrapping", "The classifier is replaced by a wider one, compiled again")
+def _():
+    itdm = replaced(wrapped(), layers.Dense(5, activation="softmax", name="wider"))
+    h = keras.ops.convert_to_numpy(itdm.base_model.layers[1](itdm.base_model.layers[0](X)))
+    y = np.arange(8) % 5
+    logs = itdm.train_on_batch((X[:8], y), (X[8:], y), return_dict=True)
+    assert logs["match_loss"] == pytest.approx(reference.class_conditional(h[:8], y, h[8:], y, 5), rel=1e-4)
+
+
+@case("Changes after wrapping", "`base_model` is compiled")
+def _():
+    itdm = wrapped()
+    itdm.base_model.compile("adam", "mse")
+    assert itdm.loss == "sparse_categorical_crossentropy" and fit(itdm)["match_loss"][0] > 0
+
+
+@case("Changes after wrapping", "Weights are loaded that hold a λ of NaN")
+def _():
+    itdm = wrapped()
+    itdm.load_own_variables({"0": np.float32("nan")})
