@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_itdm import replicas
-from keras_itdm.checks import check_match_weight
+from keras_itdm.checks import check_flags, check_match_weight
 from keras_itdm.losses import JointMMD
 
 
@@ -47,7 +47,8 @@ class SplitBatchMatching(keras.layers.Layer):
     def __init__(self, match_weight=0.8, kernel=None, squared=False, synchronized=True, **kwargs):
         super().__init__(**kwargs)
         self.match_weight = check_match_weight(match_weight)
-        self.synchronized = bool(synchronized)
+        check_flags(synchronized=synchronized)
+        self.synchronized = synchronized
         self.matching = JointMMD(kernel, squared)
         self.supports_masking = True
 

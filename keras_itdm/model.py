@@ -24,7 +24,7 @@ from keras import ops, tree
 from keras.src.trainers.data_adapters import array_slicing
 
 from keras_itdm import replicas
-from keras_itdm.checks import check_match_weight, check_no_strings, is_function
+from keras_itdm.checks import check_flags, check_match_weight, check_no_strings, is_function
 from keras_itdm.data import check_ends, pair_up, split_pair
 from keras_itdm.features import check_path, find_layer, read_output, the_output
 from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
@@ -119,6 +119,7 @@ class ITDMModel(keras.Model):
             )
         match_weight = check_match_weight(match_weight)
         check_path(feature_layer)
+        check_flags(synchronized=synchronized)
         super().__init__(name=name, dtype=model.dtype_policy)
         self._call_has_training_arg = model._call_has_training_arg
         self.base_model = model
@@ -126,7 +127,7 @@ class ITDMModel(keras.Model):
         self.matching = matching
         self.partner = partner
         self.label_fn = label_fn
-        self.synchronized = bool(synchronized)
+        self.synchronized = synchronized
         self._matching_loss = MATCHINGS[matching]() if isinstance(matching, str) else matching
         self._match_weight = self.add_weight(
             shape=(),

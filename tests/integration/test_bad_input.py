@@ -137,6 +137,8 @@ A = {
     "`partner`: an unknown name": lambda: ITDMModel(network(), "features", partner="both"),
     "`label_fn`: a number that is no index": lambda: ITDMModel(network(), "features", label_fn=0.5),
     "`label_fn`: a bool": lambda: ITDMModel(network(), "features", label_fn=True),
+    "`synchronized`: neither True nor False": lambda: ITDMModel(network(), "features", synchronized="no"),
+    "`SplitBatchMatching(synchronized)`: neither True nor False": lambda: SplitBatchMatching(synchronized=1),
     "`label_fn`: a class or a layer": lambda: ITDMModel(network(), "features", label_fn=dict),
     "`label_fn`: names no part of the targets": lambda: several_targets("colour"),
     "`label_fn`: none, of several targets": lambda: several_targets(None),
