@@ -1,9 +1,9 @@
 """In-Training Distribution Matching for Keras 3 (Li, Pan, Li and Zhu, 2020)."""
 
-from keras_itdm import callbacks, kernels, layers, losses
+from keras_itdm import callbacks, kernels, layers, losses, schedules
 from keras_itdm.data import zip_batches
 from keras_itdm.model import ITDMModel
 from keras_itdm.two_sample import mmd
 
-__all__ = ["ITDMModel", "callbacks", "kernels", "layers", "losses", "mmd", "zip_batches"]
+__all__ = ["ITDMModel", "callbacks", "kernels", "layers", "losses", "mmd", "schedules", "zip_batches"]
 __version__ = "0.1.0"

@@ -82,8 +82,12 @@ def _why_without_output(model, layer):
 
 
 @contextlib.contextmanager
-def read_output(layer):
+def read_output(layer, shift=None):
     """Collects what `layer` returns whenever it is called in this thread while the context is open.
+
+    Args:
+        layer: A layer.
+        shift: A tensor to add to what it returns, for derivatives in the output. Default: none.
 
     Yields:
         List of the outputs.
@@ -92,7 +96,7 @@ def read_output(layer):
         # Past `__setattr__`, which tracks: the layer saves, clones and loads as before.
         object.__setattr__(layer, "call", _readable(layer))
     outputs = []
-    token = _reading.set((layer, outputs))
+    token = _reading.set((layer, outputs, shift))
     try:
         yield outputs
     finally:
@@ -106,8 +110,12 @@ def _readable(layer):
     def call_and_tell(*args, **kwargs):
         output = call(*args, **kwargs)
         reading = _reading.get()
-        if reading is not None and reading[0] is layer:
-            reading[1].append(output)
+        if reading is None or reading[0] is not layer:
+            return output
+        _, outputs, shift = reading
+        if shift is not None:
+            output = tree.map_structure(lambda tensor: tensor + shift, output)
+        outputs.append(output)
         return output
 
     call_and_tell.is_read = True

@@ -1,4 +1,4 @@
-"""Callbacks around the training of an `ITDMModel`."""
+"""λ by a schedule."""
 
 import keras
 from keras import ops
@@ -17,31 +17,41 @@ class MatchWeightScheduler(keras.callbacks.Callback):
             number of steps that the optimizer has taken; it is read before each call of the train function, so with
             `steps_per_execution=n` at every n-th step.
         verbose: 1 to print λ as an epoch begins, 0 to be quiet.
+        by: What a `LearningRateSchedule` is read by: `"step"`, or `"epoch"`, where it is called with the epoch's index,
+            from 0, as an epoch begins. Functions are read by epoch in any case.
+
+    Either way a training that is resumed goes on where it stopped: steps are counted by the optimizer, which is saved
+    with the model, and epochs by `fit(initial_epoch=...)`.
 
     Raises:
         TypeError: if `schedule` is neither, or, as training begins, the model is not an `ITDMModel`.
-        ValueError: in training, if the schedule gives no finite number of at least 0.
+        ValueError: if `by` is none of the above; in training, if the schedule gives no finite number of at least 0.
 
     Example:
 
     >>> warm_up = MatchWeightScheduler(lambda epoch, match_weight: min(0.8, 0.2 * epoch))
     >>> by_step = MatchWeightScheduler(keras.optimizers.schedules.CosineDecay(0.8, decay_steps=1000))
+    >>> by_epoch = MatchWeightScheduler(keras.optimizers.schedules.CosineDecay(0.8, decay_steps=50), by="epoch")
     >>> MatchWeightScheduler(0.8)
     Traceback (most recent call last):
     ...
     TypeError: `schedule` should be a function or a LearningRateSchedule. Received: 0.8 of type float
     """
 
-    def __init__(self, schedule, verbose=0):
+    def __init__(self, schedule, verbose=0, by="step"):
         super().__init__()
         if not is_function(schedule):
             raise TypeError(
                 "`schedule` should be a function or a LearningRateSchedule. "
                 f"Received: {schedule!r} of type {type(schedule).__name__}"
             )
+        if by not in ("step", "epoch"):
+            raise ValueError(f'`by` should be "step" or "epoch". Received: {by!r}')
         self.schedule = schedule
         self.verbose = verbose
-        self._by_step = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
+        self.by = by
+        self._from_keras = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
+        self._by_step = self._from_keras and by == "step"
         self._steps_before_epoch = 0
 
     def on_train_begin(self, logs=None):
@@ -52,6 +62,8 @@ class MatchWeightScheduler(keras.callbacks.Callback):
         if self._by_step:
             self._steps_before_epoch = int(self.model.optimizer.iterations)
             self._set(self.schedule(self._steps_before_epoch))
+        elif self._from_keras:
+            self._set(self.schedule(epoch))
         else:
             self._set(self.schedule(epoch, self.model.match_weight))
         if self.verbose:
@@ -69,7 +81,8 @@ class MatchWeightScheduler(keras.callbacks.Callback):
         self.model.match_weight = number.item()
 
     def get_config(self):
-        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "verbose": self.verbose}
+        schedule = keras.saving.serialize_keras_object(self.schedule)
+        return {"schedule": schedule, "verbose": self.verbose, "by": self.by}
 
     @classmethod
     def from_config(cls, config):

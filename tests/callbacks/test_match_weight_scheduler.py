@@ -73,3 +73,14 @@ def test_serialization(schedule):
     assert float(again.schedule(4, 0.5) if schedule is halve else again.schedule(4)) == pytest.approx(
         float(schedule(4, 0.5) if schedule is halve else schedule(4))
     )
+
+
+def test_a_learning_rate_schedule_by_epoch():
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.6, decay_steps=4, end_learning_rate=0.0)
+    callback = MatchWeightScheduler(schedule, by="epoch")
+    assert MatchWeightScheduler.from_config(callback.get_config()).by == "epoch"
+    history, seen, _ = fit(callback, epochs=3)
+    assert seen == pytest.approx([1.6] * 4 + [1.2] * 4 + [0.8] * 4)
+    assert history["match_weight"] == pytest.approx([1.6, 1.2, 0.8])
+    with pytest.raises(ValueError, match='`by` should be "step" or "epoch"'):
+        MatchWeightScheduler(schedule, by="hour")
