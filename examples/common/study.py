@@ -20,6 +20,10 @@ class Trial:
     data: Data
     seed: int
 
+    def folder(self, output):
+        """Where it is kept among the results in the folder `output`."""
+        return output / "runs" / re.sub(r"[^\w.,=-]+", "_", self.name.replace('"', ""))
+
 
 def run_trials(trials, output, measure):
     """Trains what is not yet finished, under a progress bar, without evaluations on the way.
@@ -41,7 +45,7 @@ def run_trials(trials, output, measure):
                 trial.recipe,
                 trial.data,
                 trial.seed,
-                output / "runs" / re.sub(r"[^\w.,=-]+", "_", trial.name.replace('"', "")),
+                trial.folder(output),
                 measure=lambda folder, model, data=trial.data: measure(model, data),
                 validate=False,
                 on_epoch_end=lambda epochs_done, history: bar.update(),

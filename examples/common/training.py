@@ -31,6 +31,7 @@ class Recipe:
     match_weight: float = 0.0  # λ; at 0 the plain model is trained
     matching: object = "class_conditional"
     partner: str = "stream"
+    match_share: float | None = None  # of the gradient, which λ then keeps, beginning with `match_weight`
     feature_layer: str = "features"
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
@@ -61,6 +62,14 @@ class Recipe:
             jit_compile=_jit_compile(),
         )
         return model
+
+    def callbacks(self, data, seed):
+        """What sets λ, measured on the first two mini-batches of a stream of its own."""
+        if self.match_share is None:
+            return []
+        probe = list(data.batches(self.batch_size, (seed, 3), epochs=1).take(2).as_numpy_iterator())
+        probe = tuple(probe) if self.partner == "stream" else probe[0]
+        return [keras_itdm.callbacks.AdaptiveMatchWeight(probe, share=self.match_share)]
 
     def steps_per_epoch(self, data):
         return data.num_batches(self.batch_size) * (2 if self.sam else 1)
@@ -136,7 +145,7 @@ def train(recipe, data, seed, folder, measure=None, validate=True, on_epoch_end=
             steps_per_epoch=recipe.steps_per_epoch(data),
             validation_data=data.test() if validate else None,
             validation_batch_size=1000,
-            callbacks=[progress],
+            callbacks=[*recipe.callbacks(data, seed), progress],
             shuffle=False,  # the stream is shuffled
             verbose=0,
         )
