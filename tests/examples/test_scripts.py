@@ -47,7 +47,7 @@ def results_of(folder):
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("script", [*SWEEPS, "alternatives", "ablations", "partners"])
+@pytest.mark.parametrize("script", [*SWEEPS, "alternatives", "ablations", "partners", "adaptive", "tune", "transfer"])
 def test_help(script, capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         run_here(script, "--help", monkeypatch=monkeypatch)
