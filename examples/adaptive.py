@@ -27,6 +27,7 @@ COLUMNS = {  # title, digits
     "first_match_weight": ("λ, first epoch", 3),
     "last_match_weight": ("λ, last epoch", 3),
 }
+COLOURS = [figures.PLAIN, "#56b4e9", figures.ITDM, "#d55e00", "#009e73", "#cc79a7"]
 
 
 def share(text):
@@ -105,7 +106,7 @@ def draw(paths, path):
         axes[0], ("match_weight", "match_share"), ("λ", "share of the gradient at the features"), strict=True
     ):
         for index, (name, kept) in enumerate(paths.items()):
-            colour = figures.PLAIN if not kept["match_share"] else figures.CLASS_COLOURS[index + 1]
+            colour = COLOURS[index % len(COLOURS)]
             for seed, values in enumerate(kept[key]):
                 label = name if seed == 0 else None
                 axis.plot(np.arange(1, len(values) + 1), values, color=colour, lw=1.2, label=label)

@@ -189,10 +189,14 @@ def _gradients(losses, x):
     return [tape.gradient(s, x, unconnected_gradients="zero") for s in scalars]
 
 
+@contextlib.contextmanager
 def _random_state_kept():
     """PyTorch's dropout draws from a global generator; elsewhere random states are variables of the model."""
     if keras.backend.backend() != "torch":
-        return contextlib.nullcontext()
+        yield
+        return
     import torch
 
-    return torch.random.fork_rng()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # so that what is measured depends on the model alone
+        yield

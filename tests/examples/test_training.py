@@ -35,7 +35,9 @@ def few_digits():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"match_weight": 0.0}, {"partner": "split"}, {"sam": 0.05, "match_weight": 0.0}], ids=str
+    "changes",
+    [{}, {"match_weight": 0.0}, {"partner": "split"}, {"match_share": 0.2}, {"sam": 0.05, "match_weight": 0.0}],
+    ids=str,
 )
 def test_an_interrupted_training_ends_where_another_does(changes, tmp_path):
     recipe = dataclasses.replace(RECIPE, **changes)
