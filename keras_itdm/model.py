@@ -28,6 +28,7 @@ from keras_itdm.checks import check_flags, check_match_weight, check_no_strings,
 from keras_itdm.data import check_ends, pair_up, split_pair
 from keras_itdm.features import check_path, find_layer, read_output, the_output
 from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
+from keras_itdm.resuming import EpochCounter, Resumer
 
 MATCHINGS = {"joint": JointMMD, "class_conditional": ClassConditionalMMD}
 PARTNERS = ("stream", "split")
@@ -140,6 +141,9 @@ class ITDMModel(keras.Model):
         self._match_weight_tracker = keras.metrics.Mean(name="match_weight")
         self._matches = match_weight != 0
         self._evaluating = False
+        self._epochs_done = None
+        self._fit_iterator = None
+        self._has_trained = False
         if model.built:
             self.built = True
             find_layer(model, feature_layer)
@@ -210,9 +214,28 @@ class ITDMModel(keras.Model):
             object.__delattr__(self, "train_step")
         return self.train_function
 
+    def save_own_variables(self, store):
+        """Saves λ and, which Keras does not, what a killed training needs to go on as it would have gone on."""
+        super().save_own_variables(store)
+        store["epochs_done"] = np.array(self._epochs_done or 0)
+        for index, seed in enumerate(self._seeds):
+            store[f"seed_{index}"] = seed
+
     def load_own_variables(self, store):
-        super().load_own_variables(store)
+        names = set(store.keys())
+        super().load_own_variables({name: store[name] for name in names if name.isdigit()})
         self._matches = check_match_weight(self.match_weight) != 0
+        if "epochs_done" in names:  # not in a file that an earlier version of this package wrote
+            self._epochs_done = int(np.array(store["epochs_done"]))
+        for index, seed in enumerate(self._seeds):
+            if f"seed_{index}" in names:
+                seed.assign(store[f"seed_{index}"])
+
+    @property
+    def _seeds(self):
+        """The states of the seed generators of the plain model's layers."""
+        layers = self.base_model._flatten_layers()
+        return [generator.state for layer in layers for generator in layer._seed_generators]
 
     def _split(self, data):
         """S1 and S2, or the batch itself and `None`, with the labels that matching needs."""
@@ -357,6 +380,11 @@ class ITDMModel(keras.Model):
         check_ends(x, steps_per_epoch)
         for labels in tree.flatten(y):
             check_no_strings(labels)
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = tree.flatten(callbacks) if callbacks else []
+            restores = any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks)
+            callbacks = [EpochCounter(), *callbacks, Resumer(initial_epoch, restores)]
+        self._initial_epoch = self._epochs_done = None  # Keras does not forget what an earlier fit restored
         fit_arguments = {
             "batch_size": batch_size,
             "epochs": epochs,
@@ -432,7 +460,9 @@ class ITDMModel(keras.Model):
     def export(self, *args, **kwargs):
         return self.base_model.export(*args, **kwargs)
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):  # TensorFlow's way to `_symbolic_build`
+        if not self._evaluating:
+            self._fit_iterator = iterator
         strategy = self._distribute_strategy
         if strategy is not None and iterator is not None:  # TensorFlow's trainer means over workers' first batches
             for _, _, batches in iterator:
@@ -446,6 +476,7 @@ class ITDMModel(keras.Model):
         if self._evaluating:
             return super()._symbolic_build(iterator=iterator, data_batch=data_batch)
         if iterator is not None:
+            self._fit_iterator = iterator
             iterator = self._first_halves(iterator)
         if data_batch is not None:
             data_batch, _ = self._split(data_batch)
