@@ -6,5 +6,15 @@ from keras_itdm.model import ITDMModel
 from keras_itdm.permutation_test import two_sample_test
 from keras_itdm.two_sample import mmd
 
-__all__ = ["ITDMModel", "callbacks", "kernels", "layers", "losses", "mmd", "schedules", "two_sample_test", "zip_batches"]
+__all__ = [
+    "ITDMModel",
+    "callbacks",
+    "kernels",
+    "layers",
+    "losses",
+    "mmd",
+    "schedules",
+    "two_sample_test",
+    "zip_batches",
+]
 __version__ = "0.1.0"

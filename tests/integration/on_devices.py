@@ -1,25 +1,23 @@
 """A step of training on several devices, and the same on one: the program that test_devices.py runs.
 
-python on_devices.py DEVICES CASE ... prints a JSON object: for each case the history and the weights, first as trained on
-one device, then on all. With TF_CONFIG set it is one of several workers of one device each, and trains on all alone.
+python on_devices.py CASE ... prints a JSON object: for each case the history and the weights, first as trained on one
+device, then on all of NUM_DEVICES. With TF_CONFIG set it is one of as many workers, and trains on all alone.
 """
 
 import json
 import os
 import sys
 
-NUM_DEVICES = int(sys.argv[1])
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_itdm import ITDMModel, losses, zip_batches
+from keras_itdm.layers import SplitBatchMatching
+
+NUM_DEVICES = int(os.environ.get("NUM_DEVICES", 1))
 SHARE = 64  # samples a device
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={NUM_DEVICES} --xla_backend_optimization_level=0"
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from keras import ops  # noqa: E402
-
-from keras_itdm import ITDMModel, losses, zip_batches  # noqa: E402
-from keras_itdm.layers import SplitBatchMatching  # noqa: E402
 
 
 class MeanOverShares(losses.MatchingLoss):
@@ -93,7 +91,7 @@ def train(case, on_one_device=False):
 
 if __name__ == "__main__":
     devices = several_devices()
-    cases = sys.argv[2:]
+    cases = sys.argv[1:]
     on_one_device = [] if "TF_CONFIG" in os.environ else [case for case in cases if "normalized" not in case]
     alone = {case: train(case, on_one_device=True) for case in on_one_device}
     with devices.scope():

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 PROGRAM = pathlib.Path(__file__).with_name("on_devices.py")
-CASES = ["class by class", "joint split", "layer", "class by class local", "joint normalized", "joint normalized plain"]
+CASES = ["class by class", "joint split", "layer", "class by class local"]
+NORMALIZED = ["joint normalized", "joint normalized plain"]
 BACKEND = keras.backend.backend()
 
 pytestmark = pytest.mark.skipif(BACKEND == "torch", reason="Keras distributes `fit` on TensorFlow and JAX alone")
@@ -21,8 +22,14 @@ pytestmark = pytest.mark.skipif(BACKEND == "torch", reason="Keras distributes `f
 
 def start(num_devices, *cases, **environment):
     return subprocess.Popen(
-        [sys.executable, PROGRAM, str(num_devices), *cases],
-        env={**os.environ, "PYTHONPATH": os.getcwd(), **environment},
+        [sys.executable, PROGRAM, *cases],
+        env={
+            **os.environ,
+            "NUM_DEVICES": str(num_devices),
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={num_devices}",
+            "PYTHONPATH": str(PROGRAM.parents[2]),
+            **environment,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -38,7 +45,7 @@ def results(process):
 @pytest.fixture(scope="module")
 def on_many():
     """Each case on one device, and on eight of JAX or four of TensorFlow."""
-    return results(start({"jax": 8, "tensorflow": 4}[BACKEND], *CASES))
+    return results(start(8, *CASES) if BACKEND == "jax" else start(4, *CASES, *NORMALIZED))
 
 
 def check_equal(one, other):
@@ -61,10 +68,10 @@ def test_a_flag_keeps_matching_within_the_share_of_a_device(on_many):
     assert local > 1.1 * over_all
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="On JAX a step is traced for all devices at once, as for one")
 def test_the_second_batch_leaves_no_trace_in_moving_averages(on_many):
     moving = [
-        [value for path, value in on_many["together"][case]["variables"] if "/moving_" in path]
-        for case in ("joint normalized", "joint normalized plain")
+        [value for path, value in on_many["together"][case]["variables"] if "/moving_" in path] for case in NORMALIZED
     ]
     assert len(moving[0]) == 2
     for matched, plain in zip(*moving, strict=True):
