@@ -16,6 +16,15 @@ def is_positive_number(value):
     return is_number(value) and 0 < value < math.inf
 
 
+def check_integer(name, value, least):
+    """
+    Raises:
+        ValueError: if it is not an integer of at least `least`.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{name}` should be an integer of at least {least}. Received: {value!r}")
+
+
 def is_function(value):
     """Whether it is a function or acts as one. A class makes an object instead, and a layer has weights of its own."""
     return callable(value) and not isinstance(value, (type, keras.layers.Layer))

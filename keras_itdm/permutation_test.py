@@ -15,7 +15,8 @@ import typing
 import numpy as np
 from keras import ops
 
-from keras_itdm.kernels import GaussianMixture
+from keras_itdm.checks import check_flags, check_integer
+from keras_itdm.kernels import check_kernel
 from keras_itdm.losses import class_indices
 from keras_itdm.two_sample import flatten_features
 
@@ -81,8 +82,7 @@ def two_sample_test(
         are NaN.
 
     Raises:
-        TypeError: if `kernel` is not a kernel.
-        ValueError: if the samples do not have the same number of features, labels come for one of them alone or not one
+        ValueError: if `kernel` is not a kernel, the samples do not have the same number of features, labels come for one of them alone or not one
             a sample, there is nothing to compare, or `permutations` is not a positive integer.
 
     Example:
@@ -93,8 +93,8 @@ def two_sample_test(
     >>> two_sample_test(x, y + 0.5, seed=0).p_value < 0.01
     True
     """
-    if isinstance(permutations, bool) or not isinstance(permutations, int) or permutations < 1:
-        raise ValueError(f"`permutations` should be a positive integer. Received: {permutations!r}")
+    check_integer("permutations", permutations, least=1)
+    check_flags(unbiased=unbiased)
     by_class = x_labels is not None or y_labels is not None
     if by_class and (x_labels is None or y_labels is None):
         missing = "x_labels" if x_labels is None else "y_labels"
@@ -130,12 +130,9 @@ def permute(x, y, x_classes, y_classes, num_classes, permutations, rng, kernel=N
         whose samples are not all finite all are NaN.
 
     Raises:
-        TypeError: if `kernel` is not a kernel.
-        ValueError: if no class is compared.
+        ValueError: if `kernel` is not a kernel, or no class is compared.
     """
-    kernel = GaussianMixture() if kernel is None else kernel
-    if not isinstance(kernel, GaussianMixture):
-        raise TypeError(f"`kernel` should be a GaussianMixture. Received: {kernel!r} of type {type(kernel).__name__}")
+    kernel = check_kernel(kernel)
     statistics = np.zeros((num_classes, 1 + permutations))
     bandwidth = np.full(num_classes, np.nan)
     least = 2 if unbiased else 1

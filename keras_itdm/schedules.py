@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from keras_itdm.checks import is_number, is_positive_number
+
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
 class DANNRamp(keras.optimizers.schedules.LearningRateSchedule):
@@ -31,11 +33,11 @@ class DANNRamp(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, final_value, ramp_steps, steepness=10.0, name="DANNRamp"):
         super().__init__()
-        if not 0 <= final_value < math.inf:
+        if not is_number(final_value) or not 0 <= final_value < math.inf:
             raise ValueError(f"`final_value` should be a finite number, at least 0. Received: {final_value!r}")
-        if not 1 <= ramp_steps < math.inf:
+        if not is_number(ramp_steps) or not 1 <= ramp_steps < math.inf:
             raise ValueError(f"`ramp_steps` should be a finite number, at least 1. Received: {ramp_steps!r}")
-        if not 0 < steepness < math.inf:
+        if not is_positive_number(steepness):
             raise ValueError(f"`steepness` should be a finite, positive number. Received: {steepness!r}")
         self.final_value = final_value
         self.ramp_steps = ramp_steps

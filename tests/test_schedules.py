@@ -22,20 +22,6 @@ def test_it_is_serialized():
     assert float(again(7)) == float(ramp(7))
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"final_value": -0.1}, "`final_value` should be a finite number, at least 0. Received: -0.1"),
-        ({"ramp_steps": 0}, "`ramp_steps` should be a finite number, at least 1. Received: 0"),
-        ({"steepness": np.nan}, "`steepness` should be a finite, positive number. Received: nan"),
-    ],
-    ids=["final_value", "ramp_steps", "steepness"],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        DANNRamp(**{"final_value": 0.8, "ramp_steps": 10, **arguments})
-
-
 def test_keras_piecewise_schedule_goes_on_one_step_beyond_each_boundary():
     """docs/schedules.md tells users so."""
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([3], [0.2, 0.8])

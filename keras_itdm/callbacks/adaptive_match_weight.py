@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_itdm.checks import check_integer, is_number, is_positive_number
 from keras_itdm.data import split_pair
 from keras_itdm.features import read_output, the_output
 from keras_itdm.model import ITDMModel
@@ -73,13 +74,13 @@ class AdaptiveMatchWeight(keras.callbacks.Callback):
         self.data = [data] if isinstance(data, tuple) else list(data)
         if not self.data:
             raise ValueError("`data` should hold at least one batch. Received none")
-        if not 0 <= share < 1:
+        if not is_number(share) or not 0 <= share < 1:
             raise ValueError(f"`share` should be at least 0 and below 1. Received: {share!r}")
-        if every != "epoch" and (not isinstance(every, int) or every < 1):
-            raise ValueError(f'`every` should be "epoch" or a number of steps, at least 1. Received: {every!r}')
-        if not 0 <= smoothing < 1:
+        if every != "epoch":
+            check_integer("every", every, least=1)
+        if not is_number(smoothing) or not 0 <= smoothing < 1:
             raise ValueError(f"`smoothing` should be at least 0 and below 1. Received: {smoothing!r}")
-        if not 0 < maximum < math.inf:
+        if not is_positive_number(maximum):
             raise ValueError(f"`maximum` should be a finite, positive number. Received: {maximum!r}")
         self.data = tree.map_structure(np.asarray, self.data)
         self.share = share

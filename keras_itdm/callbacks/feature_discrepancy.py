@@ -4,6 +4,8 @@ import keras
 import numpy as np
 
 from keras_itdm.callbacks.feature_samples import FeatureSamples
+from keras_itdm.checks import check_flags, check_integer
+from keras_itdm.kernels import check_kernel
 from keras_itdm.losses import class_indices
 from keras_itdm.permutation_test import count_classes, p_value, permute
 from keras_itdm.two_sample import flatten_features
@@ -83,14 +85,14 @@ class FeatureDiscrepancy(keras.callbacks.Callback):
         name="feature_mmd",
     ):
         super().__init__()
-        check_every(every)
-        if isinstance(permutations, bool) or not isinstance(permutations, int) or permutations < 0:
-            raise ValueError(f"`permutations` should be an integer of at least 0. Received: {permutations!r}")
+        check_integer("every", every, least=1)
+        check_integer("permutations", permutations, least=0)
+        check_flags(by_class=by_class, unbiased=unbiased)
         self.by_class = by_class
         self.permutations = permutations
         self.every = every
         self.unbiased = unbiased
-        self.kernel = kernel
+        self.kernel = check_kernel(kernel)
         self.seed = seed
         self.name = name
         self._samples = FeatureSamples(
@@ -149,8 +151,3 @@ class FeatureDiscrepancy(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._samples.release()
-
-
-def check_every(every):
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"`every` should be a positive number of epochs. Received: {every!r}")

@@ -5,8 +5,8 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_itdm.callbacks.feature_discrepancy import check_every
 from keras_itdm.callbacks.feature_samples import FeatureSamples
+from keras_itdm.checks import check_integer
 
 METHODS = {"tsne": "t-SNE", "pca": "PCA"}
 # Okabe and Ito's palette, safe for the colour-blind, and two more.
@@ -80,7 +80,7 @@ class FeatureProjection(keras.callbacks.Callback):
         seed=0,
     ):
         super().__init__()
-        check_every(every)
+        check_integer("every", every, least=1)
         if method not in METHODS:
             raise ValueError(f"`method` should be one of {list(METHODS)}. Received: {method!r}")
         if directory is None and log_dir is None:

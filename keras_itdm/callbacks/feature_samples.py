@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_itdm.checks import check_integer
 from keras_itdm.features import find_layer, read_output, the_output
 from keras_itdm.model import ITDMModel
 
@@ -26,8 +27,8 @@ class FeatureSamples:
     """
 
     def __init__(self, train_data, validation_data, feature_layer, max_samples, label_fn, batch_size, seed):
-        if isinstance(max_samples, bool) or not isinstance(max_samples, int) or max_samples < 2:
-            raise ValueError(f"`max_samples` should be an integer of at least 2. Received: {max_samples!r}")
+        check_integer("max_samples", max_samples, least=2)
+        check_integer("batch_size", batch_size, least=1)
         self._data = {"train_data": train_data, "validation_data": validation_data}
         self.feature_layer = feature_layer
         self._max_samples = max_samples

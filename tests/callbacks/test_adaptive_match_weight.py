@@ -146,22 +146,6 @@ def test_zero_gradients(trained_as):
     assert seen[0] == 0.8
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"data": []}, "`data` should hold at least one batch"),
-        ({"share": 1}, "`share` should be at least 0 and below 1. Received: 1"),
-        ({"every": 0}, '`every` should be "epoch" or a number of steps, at least 1. Received: 0'),
-        ({"smoothing": 1.0}, "`smoothing` should be at least 0 and below 1. Received: 1.0"),
-        ({"maximum": np.inf}, "`maximum` should be a finite, positive number. Received: inf"),
-    ],
-    ids=["data", "share", "every", "smoothing", "maximum"],
-)
-def test_bad_arguments(options, message):
-    with pytest.raises(ValueError, match=message):
-        AdaptiveMatchWeight(**{"data": PAIR, **options})
-
-
 def test_what_does_not_fit_the_model_is_refused(trained_as):
     with pytest.raises(TypeError, match="sets λ of an ITDMModel"):
         compiled(convolutional()).fit(X, Y, verbose=0, callbacks=[AdaptiveMatchWeight(PAIR)])

@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_itdm.callbacks import FeatureDiscrepancy, FeatureProjection
+from keras_itdm.callbacks import FeatureProjection
 from keras_itdm.callbacks.feature_projection import picture, project
 from keras_itdm.callbacks.feature_samples import _choose
 
@@ -79,18 +79,3 @@ def test_what_is_missing_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match="pip install scikit-learn matplotlib"):
         FeatureProjection(np.zeros((4, 2)), np.zeros((4, 2)), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("callback", "options", "message"),
-    [
-        (FeatureDiscrepancy, {"every": 0}, "`every` should be a positive number of epochs. Received: 0"),
-        (FeatureDiscrepancy, {"max_samples": 1}, "`max_samples` should be an integer of at least 2. Received: 1"),
-        (FeatureDiscrepancy, {"permutations": -1}, "`permutations` should be an integer of at least 0. Received: -1"),
-        (FeatureProjection, {"directory": "x", "method": "umap"}, "`method` should be one of .* Received: 'umap'"),
-        (FeatureProjection, {}, "Say where the pictures go"),
-    ],
-)
-def test_bad_arguments(callback, options, message):
-    with pytest.raises(ValueError, match=message):
-        callback(np.zeros((4, 2)), np.zeros((4, 2)), **options)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_itdm import ITDMModel, mmd, zip_batches
-from keras_itdm.callbacks import MatchWeightScheduler
+from keras_itdm import ITDMModel, mmd, two_sample_test, zip_batches
+from keras_itdm.callbacks import AdaptiveMatchWeight, FeatureDiscrepancy, FeatureProjection, MatchWeightScheduler
 from keras_itdm.kernels import GaussianMixture
 from keras_itdm.layers import SplitBatchMatching
 from keras_itdm.losses import ClassConditionalMMD, JointMMD
+from keras_itdm.schedules import DANNRamp
 from tests import reference
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "bad_input.md"
@@ -61,6 +62,12 @@ def network(num_classes=3):
             layers.Dense(num_classes, activation="softmax", name="classifier"),
         ]
     )
+
+
+def plain():
+    model = network()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
 
 
 def wrapped(model=None, feature_layer="features", loss="sparse_categorical_crossentropy", **options):
@@ -162,6 +169,46 @@ A = {
     "`SplitBatchMatching(squared)`: neither True nor False": lambda: SplitBatchMatching(squared="yes"),
     "`schedule`: a number": lambda: MatchWeightScheduler(0.8),
     "`schedule`: a class or a layer": lambda: MatchWeightScheduler(dict),
+    "`schedule` read `by`: an unknown word": lambda: MatchWeightScheduler(lambda epoch, weight: 1.0, by="batch"),
+    "`DANNRamp(final_value)`: negative": lambda: DANNRamp(-0.1, 10),
+    "`DANNRamp(ramp_steps)`: below 1": lambda: DANNRamp(1.0, 0),
+    "`DANNRamp(steepness)`: a string": lambda: DANNRamp(1.0, 10, "steep"),
+    "`AdaptiveMatchWeight(data)`: no batch": lambda: AdaptiveMatchWeight([]),
+    '`AdaptiveMatchWeight(data)`: one batch for `partner="stream"`': lambda: fit(
+        wrapped(), callbacks=[AdaptiveMatchWeight((X, Y))]
+    ),
+    "`AdaptiveMatchWeight(share)`: not in [0, 1)": lambda: AdaptiveMatchWeight((X, Y), share=1),
+    '`AdaptiveMatchWeight(every)`: neither `"epoch"` nor a number of steps': lambda: AdaptiveMatchWeight(
+        (X, Y), every="step"
+    ),
+    "`AdaptiveMatchWeight(smoothing)`: not in [0, 1)": lambda: AdaptiveMatchWeight((X, Y), smoothing=1.0),
+    "`AdaptiveMatchWeight(maximum)`: infinite": lambda: AdaptiveMatchWeight((X, Y), maximum=float("inf")),
+    "A callback of λ, the model no `ITDMModel`": lambda: plain().fit(
+        X, Y, verbose=0, callbacks=[AdaptiveMatchWeight((X, Y))]
+    ),
+    "`FeatureDiscrepancy`: a plain model, no `feature_layer`": lambda: plain().fit(
+        X, Y, verbose=0, callbacks=[FeatureDiscrepancy(X, X)]
+    ),
+    "`FeatureDiscrepancy(train_data)`: empty": lambda: fit(wrapped(), callbacks=[FeatureDiscrepancy(X[:0], X)]),
+    "`FeatureDiscrepancy(train_data)`: endless": lambda: fit(
+        wrapped(), callbacks=[FeatureDiscrepancy(dataset().repeat(), X)]
+    ),
+    "`FeatureDiscrepancy(by_class)`: data without labels": lambda: fit(
+        wrapped(), callbacks=[FeatureDiscrepancy((X, Y), X, by_class=True)]
+    ),
+    "`FeatureDiscrepancy(by_class)`: neither True nor False": lambda: FeatureDiscrepancy(X, X, by_class=3),
+    "`FeatureDiscrepancy(every)`: below 1": lambda: FeatureDiscrepancy(X, X, every=0),
+    "`FeatureDiscrepancy(max_samples)`: below 2": lambda: FeatureDiscrepancy(X, X, max_samples=1),
+    "`FeatureDiscrepancy(permutations)`: negative": lambda: FeatureDiscrepancy(X, X, permutations=-1),
+    "`FeatureDiscrepancy(kernel)`: no kernel": lambda: FeatureDiscrepancy(X, X, kernel="gaussian"),
+    "`FeatureProjection(method)`: an unknown name": lambda: FeatureProjection(X, X, "pictures", method="umap"),
+    "`FeatureProjection`: no folder": lambda: FeatureProjection(X, X),
+    "`two_sample_test(permutations)`: below 1": lambda: two_sample_test(X, X, permutations=0),
+    "`two_sample_test(x_labels)`: for one sample alone": lambda: two_sample_test(X, X, x_labels=Y),
+    "`two_sample_test(x_labels)`: not as many as samples": lambda: two_sample_test(X, X, Y[:9], Y),
+    "`two_sample_test(x_labels)`: no class in common": lambda: two_sample_test(X, X, 0 * Y, 0 * Y + 1),
+    "`two_sample_test(kernel)`: no kernel": lambda: two_sample_test(X, X, kernel="gaussian"),
+    "`two_sample_test(unbiased)`: a single sample": lambda: two_sample_test(X, X[:1], unbiased=True),
     "`zip_batches(dataset)`: no `tf.data.Dataset`": lambda: zip_batches([1, 2]),
     "`zip_batches(partner)`: no `tf.data.Dataset`": lambda: zip_batches(dataset(), [1, 2]),
     "`zip_batches(seed)`: no integer": lambda: zip_batches(dataset(), seed=1.5),
