@@ -60,7 +60,7 @@ class FeatureDiscrepancy(keras.callbacks.Callback):
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="features"), keras.layers.Dense(1)])
     >>> model.compile("sgd", "mse")
     >>> x = np.random.default_rng(0).normal(size=(60, 8))
-    >>> discrepancy = FeatureDiscrepancy(x[:30], x[30:] + 1.0, feature_layer="features", permutations=99)
+    >>> discrepancy = FeatureDiscrepancy(x[:30], x[30:] + 5.0, feature_layer="features", permutations=99)
     >>> history = model.fit(x[:30], x[:30, 0], epochs=2, verbose=0, callbacks=[discrepancy]).history
     >>> sorted(history)
     ['feature_mmd', 'feature_mmd_p', 'loss']

@@ -160,8 +160,8 @@ def test_the_defaults_are_the_papers_settings(monkeypatch):
 
 
 def test_a_sweep_killed_twice_ends_like_one_that_was_not(tmp_path):
-    arguments = ["--epochs", 8, "--match-weight", 0.8, "--seeds", 1, "--output"]
-    for stage in ("lambda0-seed0/progress/state-3.npz", "lambda0.8-seed0/progress/state-3.npz"):
+    arguments = ["--epochs", 4, "--match-weight", 0.8, "--seeds", 1, "--output"]
+    for stage in ("lambda0-seed0/progress/state-2.npz", "lambda0.8-seed0/progress/state-2.npz"):
         process = start("digits", *arguments, tmp_path / "killed")
         while not list((tmp_path / "killed" / "runs").glob(f"*{stage}")):
             assert process.poll() is None, process.communicate()[1][-2000:]
@@ -174,7 +174,7 @@ def test_a_sweep_killed_twice_ends_like_one_that_was_not(tmp_path):
     finish(start("digits", *arguments, tmp_path / "whole"))
     killed, whole = (results_of(tmp_path / name) for name in ("killed", "whole"))
     for runs in (killed["runs"], whole["runs"]):
-        assert [len(run["history"].pop("seconds")) for run in runs] == [8, 8]
+        assert [len(run["history"].pop("seconds")) for run in runs] == [4, 4]
     assert killed["runs"] == whole["runs"]
 
 
