@@ -14,6 +14,7 @@ serves batches of any size, scalar tensors; there the form is chosen in the grap
 
 import typing
 
+import keras
 from keras import ops, tree
 
 FORMS = ("auto", "pairs", "tiles", "blocks")
@@ -117,7 +118,22 @@ def in_chunks(function, length, size, axis):
         chunks = ops.reshape(chunks, (*shape[1 : 1 + axis], num_chunks * size, *shape[2 + axis :]))
         return chunks[(slice(None),) * axis + (slice(length),)]
 
-    return tree.map_structure(join, ops.map(function, ops.reshape(indices, (num_chunks, size))))
+    return tree.map_structure(join, _map(function, ops.reshape(indices, (num_chunks, size))))
+
+
+def _map(function, chunks):
+    """`ops.map` which on PyTorch writes results where they stay: kept one by one they would scatter over the heap, between
+    large temporaries, and break it up until nothing fits."""
+    if keras.backend.backend() != "torch":
+        return ops.map(function, chunks)
+    results = None
+    for index, chunk in enumerate(chunks):
+        values = function(chunk)
+        if results is None:
+            results = tree.map_structure(lambda value: value.new_empty((len(chunks), *value.shape)), values)
+        for result, value in zip(tree.flatten(results), tree.flatten(values), strict=True):
+            result[index] = value
+    return results
 
 
 def member_of(classes, num_classes):
