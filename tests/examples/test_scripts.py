@@ -9,11 +9,17 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 from common import sweep
 
 from tests.examples.fakes import fake_datasets
+
+# Trainings that go on where they were broken off are tested on every backend in test_training.py.
+on_one_backend = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="Processes, files and arguments are the same on every backend"
+)
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SWEEPS = ["digits", "qmnist", "kmnist", "fashion_mnist", "cifar10", "stl10", "table_1"]
@@ -159,6 +165,7 @@ def test_the_defaults_are_the_papers_settings(monkeypatch):
     assert (settings.matching, settings.network, settings.match_weight) == ("joint", ["cnn2"], [0.8])
 
 
+@on_one_backend
 def test_a_sweep_killed_twice_ends_like_one_that_was_not(tmp_path):
     arguments = ["--epochs", 4, "--match-weight", 0.8, "--seeds", 1, "--output"]
     for stage in ("lambda0-seed0/progress/state-2.npz", "lambda0.8-seed0/progress/state-2.npz"):
@@ -178,6 +185,7 @@ def test_a_sweep_killed_twice_ends_like_one_that_was_not(tmp_path):
     assert killed["runs"] == whole["runs"]
 
 
+@on_one_backend
 def test_other_settings_do_not_go_into_the_same_folder(tmp_path):
     arguments = ["--epochs", 1, "--seeds", 1, "--match-weight", 0, "--output", tmp_path]
     finish(start("digits", *arguments))
@@ -185,6 +193,7 @@ def test_other_settings_do_not_go_into_the_same_folder(tmp_path):
         finish(start("digits", *arguments, "--batch-size", 50))
 
 
+@on_one_backend
 def test_a_training_size_that_there_is_not(tmp_path):
     with pytest.raises(AssertionError, match=r"--train-size should be in 1..500. Got: 501"):
         finish(start("digits", "--train-size", 501, "--output", tmp_path))
