@@ -140,6 +140,7 @@ class ITDMModel(keras.Model):
         self._match_loss_tracker = keras.metrics.Mean(name="match_loss")
         self._match_weight_tracker = keras.metrics.Mean(name="match_weight")
         self._matches = match_weight != 0
+        self._held_match_weight = None
         self._evaluating = False
         self._epochs_done = None
         self._fit_iterator = None
@@ -164,9 +165,17 @@ class ITDMModel(keras.Model):
     @match_weight.setter
     def match_weight(self, value):
         value = check_match_weight(value)
-        self._sync()
-        self._match_weight.assign(value)
         self._matches = value != 0
+        self._held_match_weight = None
+        state = getattr(self, "_jax_state", None)
+        if state and "optimizer_variables" in state and not self._jax_state_synced:
+            # Between two steps of `fit` on JAX. To have it hand back all variables and take them again is slow.
+            held, index = state["non_trainable_variables"], self._match_weight_index
+            self._held_match_weight = ops.full_like(held[index], value)  # for the next step
+            held[index] = self._held_match_weight  # for callbacks that have the variables handed back
+        else:
+            self._sync()
+            self._match_weight.assign(np.float32(value))  # TensorFlow never forgets a Python number it has met
 
     def _sync(self):
         # On JAX `fit` holds the variables' values itself, until it is told to hand them back.
@@ -200,10 +209,21 @@ class ITDMModel(keras.Model):
         A condition inside one step would change how the compiler rounds the rest of it.
         """
         self._matches = self.match_weight != 0
+        self._held_match_weight = None
+        variables = self.non_trainable_variables
+        self._match_weight_index = [variable is self._match_weight for variable in variables].index(True)
         if self.train_function is not None and not force:
             return
         with_matching, without = self._train_function(), self._train_function()
-        self.train_function = lambda *args: (with_matching if self._matches else without)(*args)
+
+        def train_function(*args):
+            if self._held_match_weight is not None:
+                (_, non_trainable_variables, *_), _ = args
+                non_trainable_variables[self._match_weight_index] = self._held_match_weight
+                self._held_match_weight = None
+            return (with_matching if self._matches else without)(*args)
+
+        self.train_function = train_function
 
     def _train_function(self):
         # Of a function of its own: compilers keep what they traced by the identity of what they were given.

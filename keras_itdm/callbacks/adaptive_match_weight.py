@@ -114,7 +114,7 @@ class AdaptiveMatchWeight(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if self.every == "epoch" or batch == 0:
             return
-        steps, between = divmod(batch, self.model.optimizer.gradient_accumulation_steps or 1)
+        steps, between = divmod(batch, self._model.optimizer.gradient_accumulation_steps or 1)
         if between == 0 and (self._steps_before_epoch + steps) % self.every == 0:
             self._adapt()
 

@@ -1,6 +1,7 @@
 """λ by a schedule."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_itdm.checks import is_function
@@ -57,11 +58,16 @@ class MatchWeightScheduler(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if not isinstance(self.model, ITDMModel):
             raise TypeError(f"MatchWeightScheduler schedules an ITDMModel. Received: {type(self.model).__name__}")
+        self._read = self.schedule
+        if self._by_step and keras.backend.backend() == "jax":
+            import jax
+
+            self._read = jax.jit(self.schedule)  # its operations one by one would take longer than a small step
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._by_step:
             self._steps_before_epoch = int(self.model.optimizer.iterations)
-            self._set(self.schedule(self._steps_before_epoch))
+            self._set(self._read(np.int32(self._steps_before_epoch)))
         elif self._from_keras:
             self._set(self.schedule(epoch))
         else:
@@ -71,14 +77,15 @@ class MatchWeightScheduler(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._by_step and batch > 0:
-            accumulated = self.model.optimizer.gradient_accumulation_steps or 1
-            self._set(self.schedule(self._steps_before_epoch + batch // accumulated))
+            accumulated = self._model.optimizer.gradient_accumulation_steps or 1
+            # Not a Python number: TensorFlow never forgets one that it has met.
+            self._set(self._read(np.int32(self._steps_before_epoch + batch // accumulated)))
 
     def _set(self, value):
         number = ops.convert_to_numpy(value)
         if number.size != 1:
             raise ValueError(f"The schedule should give one number. Received: {value!r}")
-        self.model.match_weight = number.item()
+        self._model.match_weight = number.item()  # `self.model` would have all variables handed back on JAX
 
     def get_config(self):
         schedule = keras.saving.serialize_keras_object(self.schedule)
