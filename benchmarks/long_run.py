@@ -4,13 +4,13 @@ KERAS_BACKEND=jax python benchmarks/long_run.py
 KERAS_BACKEND=tensorflow python benchmarks/long_run.py
 KERAS_BACKEND=torch python benchmarks/long_run.py
 
-Each schedule runs in a process of its own. Growth is that of the process's memory after the first 1,000 steps: the mean of
-the last tenth against the mean of the steps from 1,000 to 3,000, since memory that is freed comes back in bursts. "Slowdown" is
-the median time of an epoch, of 100 steps, in the last tenth against the second.
+Each schedule runs in a process of its own. "Growth" is that of the process's memory: its mean in the last tenth of the run
+against its mean in the 2,000 steps that follow the first 1,000, as memory that is freed comes back in bursts. "Slowdown" is
+the median processor time of 100 steps in the last tenth against that in the second: processor time, since the machine
+does other things in the minutes between.
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,36 +25,33 @@ from traces import MatchedModel
 from keras_itdm.callbacks import MatchWeightScheduler
 
 STEPS_PER_EPOCH = 100
+BATCH_SIZE = 20
 SCHEDULES = {
-    "none": lambda steps: [],
-    "by epoch": lambda steps: [
-        MatchWeightScheduler(lambda epoch, match_weight: 0.2 + 0.6 * epoch * STEPS_PER_EPOCH / steps)
-    ],
-    "by step": lambda steps: [MatchWeightScheduler(keras.optimizers.schedules.CosineDecay(0.8, steps, alpha=0.2))],
+    "by epoch": lambda steps: lambda epoch, match_weight: 0.2 + 0.6 * epoch * STEPS_PER_EPOCH / steps,
+    "by step": lambda steps: keras.optimizers.schedules.CosineDecay(0.8, steps, alpha=0.2),
 }
 
 
 class Recorder(keras.callbacks.Callback):
-    """After each epoch: resident memory in bytes, seconds that the epoch took, and traces up to here."""
+    """After each epoch: resident memory in bytes, processor seconds that the epoch took, and traces up to here."""
 
     def __init__(self):
         super().__init__()
         self.memory, self.seconds, self.traces = [], [], 0
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._begun = time.perf_counter()
+        self._begun = time.process_time()
 
     def on_train_batch_end(self, batch, logs=None):
-        self.traces += self._model.traced  # `self.model` would have JAX hand its state back at each step
+        self.traces += self._model.traced  # `self.model` would have all variables handed back on JAX
         self._model.traced = False
 
     def on_epoch_end(self, epoch, logs=None):
-        self.seconds.append(time.perf_counter() - self._begun)
+        self.seconds.append(time.process_time() - self._begun)
         self.memory.append(psutil.Process().memory_info().rss)
 
 
-def run(schedule, steps):
-    """Prints as JSON what the recorder saw."""
+def small_model():
     keras.utils.set_random_seed(0)
     network = keras.Sequential(
         [
@@ -65,11 +62,21 @@ def run(schedule, steps):
     )
     model = MatchedModel(network, "features")
     model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+def small_data():
+    """Arrays of an epoch."""
     rng = np.random.default_rng(0)
-    x, y = rng.random((20 * STEPS_PER_EPOCH, 8), "float32"), rng.integers(4, size=20 * STEPS_PER_EPOCH)
+    return rng.random((BATCH_SIZE * STEPS_PER_EPOCH, 8), "float32"), rng.integers(4, size=BATCH_SIZE * STEPS_PER_EPOCH)
+
+
+def run(schedule, steps):
+    """Prints as JSON what the recorder saw."""
     recorder = Recorder()
-    callbacks = [*SCHEDULES[schedule](steps), recorder]
-    model.fit(x, y, batch_size=20, epochs=steps // STEPS_PER_EPOCH, callbacks=callbacks, verbose=0)
+    callbacks = [MatchWeightScheduler(SCHEDULES[schedule](steps)), recorder]
+    epochs = steps // STEPS_PER_EPOCH
+    small_model().fit(*small_data(), batch_size=BATCH_SIZE, epochs=epochs, callbacks=callbacks, verbose=0)
     print(json.dumps([recorder.memory, recorder.seconds, recorder.traces]))
 
 
@@ -78,37 +85,31 @@ def main():
     parser.add_argument(
         "--steps", type=int, default=20_000, help="steps of each training, at least 5000 (default: 20000)"
     )
-    parser.add_argument(
-        "--schedule", choices=SCHEDULES, help="to run this one alone, in this process, as the program does"
-    )
+    parser.add_argument("--schedule", choices=SCHEDULES, help="train with this schedule in this process, no table")
     settings = parser.parse_args()
     if settings.schedule:
-        return run(settings.schedule, settings.steps)
+        run(settings.schedule, settings.steps)
+        return
     rows = []
     for schedule in SCHEDULES:
         options = ["--schedule", schedule, "--steps", str(settings.steps)]
-        child = subprocess.run(
-            [sys.executable, __file__, *options], env=os.environ, check=True, capture_output=True, text=True
-        )
+        child = subprocess.run([sys.executable, __file__, *options], check=True, stdout=subprocess.PIPE, text=True)
         memory, seconds, traces = json.loads(child.stdout.splitlines()[-1])
         tenth = len(seconds) // 10
         early, late = statistics.mean(memory[10:30]), statistics.mean(memory[-tenth:])
         rows.append(
             {
-                "schedule of λ": schedule,
+                "λ": schedule,
                 "traces": None if keras.backend.backend() == "torch" else traces,
                 "step, ms": 1e3 * statistics.median(seconds[tenth:]) / STEPS_PER_EPOCH,
-                "/ without schedule": statistics.median(seconds[tenth:])
-                / (rows[0]["median"] if rows else statistics.median(seconds[tenth:])),
                 "slowdown": statistics.median(seconds[-tenth:]) / statistics.median(seconds[tenth : 2 * tenth]),
                 "memory, MiB": early / 2**20,
                 "growth, %": 100 * (late / early - 1),
-                "median": statistics.median(seconds[tenth:]),
             }
         )
-    for row in rows:
-        del row["median"]
     measure.report(f"{settings.steps:,} steps", rows, settings, "growth, %", bar=1.0)
+    if any(row["traces"] not in (None, 1) for row in rows):
+        raise SystemExit("The step was traced more than once.")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def main():
                 "match_loss": statistics.mean(match_losses),
                 "epochs not finite": sum(not_finite),
                 "off float32's": abs(mean - reference[0]),
-                "bar": reference[1] if policy != "float32" else None,
+                "bar": round(reference[1], 4) if policy != "float32" else None,
             }
         )
     title = f"{settings.steps:,} steps in mixed precision, {settings.repeats} seeds"
