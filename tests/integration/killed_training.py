@@ -1,5 +1,4 @@
-"""A training script, as users write it, that kills itself where it is told to, for `test_resuming.py` and
-`benchmarks/kills.py`.
+"""A training script, as users write it, that kills itself where it is told to, for `test_resuming.py`.
 
 python -m tests.integration.killed_training DIRECTORY STREAM MOMENT
 """
@@ -10,7 +9,6 @@ import signal
 import sys
 
 import keras
-import numpy as np
 
 from keras_itdm import ITDMModel, zip_batches
 from keras_itdm.callbacks import MatchWeightScheduler
@@ -135,4 +133,4 @@ if __name__ == "__main__":
 
         tf.config.experimental.enable_op_determinism()
     directory, stream, moment = sys.argv[1:]
-    np.savez(pathlib.Path(directory) / "variables.npz", *train(pathlib.Path(directory), stream, moment or None))
+    train(pathlib.Path(directory), stream, moment)

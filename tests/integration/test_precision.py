@@ -41,11 +41,10 @@ def train(policy, partner, epochs=EPOCHS, match_weight=0.5, scale=None):
     return history, before, [keras.ops.convert_to_numpy(v) for v in network.trainable_variables]
 
 
-@pytest.mark.parametrize("partner", ["stream", "split", "layer"])
-def test_sixty_steps_end_near_those_of_float32(partner):
-    reference, _, _ = train("float32", partner)
+def test_sixty_steps_end_near_those_of_float32():
+    reference, _, _ = train("float32", "stream")
     for policy in ("mixed_bfloat16", "mixed_float16"):
-        history, _, after = train(policy, partner)
+        history, _, after = train(policy, "stream")
         assert all(np.isfinite(v).all() and v.dtype == "float32" for v in after)
         for key in set(history) - {"match_weight"}:
             assert history[key][-1] == pytest.approx(reference[key][-1], rel=0.1), (policy, key)
