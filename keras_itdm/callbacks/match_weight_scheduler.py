@@ -16,7 +16,7 @@ class MatchWeightScheduler(keras.callbacks.Callback):
         schedule: By epoch, a function `(epoch, match_weight) -> float` of the epoch's index, from 0, and the current λ;
             it is called as an epoch begins. By step, any `keras.optimizers.schedules.LearningRateSchedule`, of the
             number of steps that the optimizer has taken; it is read before each call of the train function, so with
-            `steps_per_execution=n` at every n-th step.
+            `steps_per_execution=n` at every n-th step. On JAX it is compiled, as an optimizer's is.
         verbose: 1 to print λ as an epoch begins, 0 to be quiet.
         by: What a `LearningRateSchedule` is read by: `"step"`, or `"epoch"`, where it is called with the epoch's index,
             from 0, as an epoch begins. Functions are read by epoch in any case.
