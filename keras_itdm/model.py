@@ -68,10 +68,10 @@ class ITDMModel(keras.Model):
         match_weight: λ of Eq. 4 and 6, at least 0. The paper tries 0.2 to 1.
         partner: `"stream"`, to match with a second mini-batch as in the paper, or `"split"`, to match the two halves of
             one mini-batch: each class is dealt out evenly, `fit` takes plain data, and there is no second pass.
-        synchronized: Under `tf.distribute` or `keras.distribution`, whether to match over the global mini-batch, of all
-            replicas. If not, each replica matches within its own share, and the mean is taken.
         label_fn: Which labels to match on, where the model has several outputs: the name or index of the output, or a
             function from `y` to the labels. Default: `y` itself.
+        synchronized: Under `tf.distribute` or `keras.distribution`, whether to match over the global mini-batch, of all
+            replicas. If not, each replica matches within its own share, and the mean is taken.
         name: Name of this model.
 
     Raises:
