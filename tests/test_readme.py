@@ -31,6 +31,6 @@ def test_the_code_runs_from_top_to_bottom(tmp_path, monkeypatch):
 
 
 def test_the_first_commands_are_single_lines():
-    quick_start, tests = blocks("bash")
+    quick_start, tests, *_ = blocks("bash")
     assert "examples/digits.py" in quick_start and "pytest" in tests
     assert quick_start.count("\n") == tests.count("\n") == 1

@@ -5,7 +5,10 @@ import adaptive
 import numpy as np
 import pytest
 
+from tests.examples import on_one_backend
 
+
+@on_one_backend
 def test_a_small_study(tmp_path, monkeypatch, capsys):
     arguments = ["--data", "digits", "--epochs", "2", "--seeds", "1", "--train-size", "200", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["adaptive.py", *arguments, "--shares", "0.3"])

@@ -9,17 +9,12 @@ import subprocess
 import sys
 import time
 
-import keras
 import numpy as np
 import pytest
 from common import sweep
 
+from tests.examples import on_one_backend
 from tests.examples.fakes import fake_datasets
-
-# Trainings that go on where they were broken off are tested on every backend in test_training.py.
-on_one_backend = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="Processes, files and arguments are the same on every backend"
-)
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SWEEPS = ["digits", "qmnist", "kmnist", "fashion_mnist", "cifar10", "stl10", "table_1"]
@@ -79,6 +74,7 @@ def test_digits(tmp_path):
     assert "λ = 0.5 against plain SGD:" in printed
 
 
+@on_one_backend
 @pytest.mark.parametrize(
     "script, arguments, trained",
     [
@@ -199,6 +195,7 @@ def test_a_training_size_that_there_is_not(tmp_path):
         finish(start("digits", "--train-size", 501, "--output", tmp_path))
 
 
+@on_one_backend
 def test_alternatives(tmp_path, monkeypatch, capsys):
     methods = ["plain SGD", "plain SGD, twice the batch", "ITDM-c"]
     arguments = ["--data", "digits", "--poisoned", 0.4, "--methods", *methods, "--epochs", 1, "--train-size", 250]
@@ -212,6 +209,7 @@ def test_alternatives(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "alternatives.png").stat().st_size > 10_000
 
 
+@on_one_backend
 def test_ablations(tmp_path, monkeypatch, capsys):
     variants = ["plain SGD", "ITDM-c", "one σ for the whole batch", "no S2: bias of the estimate"]
     arguments = ["--data", "digits", "--variants", *variants, "--epochs", 1, "--train-size", 250, "--seeds", 1]

@@ -8,6 +8,7 @@ import pytest
 import transfer
 
 import keras_itdm
+from tests.examples import on_one_backend
 from tests.examples.fakes import fake_datasets
 
 
@@ -58,6 +59,7 @@ def test_images_are_resized_and_coloured():
     np.testing.assert_array_equal(coloured[..., 0], coloured[..., 2])
 
 
+@on_one_backend
 def test_the_command(small_network, tmp_path, monkeypatch, capsys):
     arguments = ["--epochs", "1", "--frozen-epochs", "1", "--seeds", "1", "--train-size", "30", "--batch-size", "15"]
     monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments, "--output", str(tmp_path / "results")])

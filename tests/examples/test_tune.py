@@ -8,9 +8,11 @@ import tune
 from keras import layers
 
 from keras_itdm import ITDMModel
+from tests.examples import on_one_backend
 from tests.networks import NUM_CLASSES, compiled, data
 
 
+@on_one_backend
 def test_a_search_to_its_best_trial_and_what_it_is_worth(tmp_path, monkeypatch, capsys):
     arguments = ["--trials", "2", "--epochs", "1", "--seeds", "1", "--train-size", "200", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["tune.py", *arguments])
