@@ -29,9 +29,9 @@ class FeatureProjection(keras.callbacks.Callback):
     """Draws the features of training and validation data in the plane, coloured by class, every so many epochs.
 
     Training samples are dots, validation samples crosses: where a class overfits, its crosses lie apart from its dots. The
-    samples are the same in each picture, and each starts from the one before: t-SNE from its positions and turned to match them, PCA with the
-    signs of its components. So classes stay about where they were. The axes of t-SNE have no unit and are left blank; those
-    of PCA are in feature units, with the share of the variance that each explains.
+    samples are the same in each picture, and each starts from the one before: t-SNE from its positions and turned to match
+    them, PCA with the signs of its components. So classes stay about where they were. The axes of t-SNE have no unit and
+    are left blank; those of PCA are in feature units, with the share of the variance that each explains.
 
     Needs scikit-learn and matplotlib (`pip install scikit-learn matplotlib`), but no display. Training is not changed by it.
 
