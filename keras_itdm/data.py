@@ -13,13 +13,18 @@ import numbers
 import keras
 import numpy as np
 from keras import tree
-from keras.src.trainers import data_adapters
-from keras.src.trainers.data_adapters import array_slicing
-from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter
-from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
-from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter, make_class_weight_map_fn
-from keras.src.trainers.data_adapters.torch_data_loader_adapter import TorchDataLoaderAdapter
+
+from keras_itdm._keras import (
+    ArrayDataAdapter,
+    DataAdapter,
+    PyDatasetAdapter,
+    TFDatasetAdapter,
+    TorchDataLoaderAdapter,
+    array_slicing,
+    data_adapters,
+    make_class_weight_map_fn,
+    super_batches,
+)
 
 Pair = collections.namedtuple("Pair", ["batch", "partner"])
 Pair.__doc__ = "S1 and S2, on their way through `fit`. By its type a pair is told from inputs and targets."
@@ -362,8 +367,9 @@ class _PairedAdapter(DataAdapter):
     def get_numpy_iterator(self):
         return map(Pair, self.batches.get_numpy_iterator(), self.partners.get_numpy_iterator())
 
-    def get_jax_iterator(self):
-        return map(Pair, self.batches.get_jax_iterator(), self.partners.get_jax_iterator())
+    def get_jax_iterator(self, super_batch=None):
+        pairs = map(Pair, self.batches.get_jax_iterator(), self.partners.get_jax_iterator())
+        return super_batches(pairs, super_batch)
 
     def get_torch_dataloader(self):
         return map(Pair, self.batches.get_torch_dataloader(), self.partners.get_torch_dataloader())
@@ -413,12 +419,10 @@ class _ReorderedArrays(ArrayDataAdapter):
             yield tree.map_structure(grab, inputs, none_is_leaf=False)
 
     def get_torch_dataloader(self):
-        from keras.src.backend.torch.core import convert_to_tensor
-
         inputs = array_slicing.convert_to_sliceable(self._inputs, target_backend="torch")
 
         def grab(array, indices):
-            return convert_to_tensor(array.convert_to_torch_compatible(array[indices]))
+            return keras.ops.convert_to_tensor(array.convert_to_torch_compatible(array[indices]))
 
         return self._get_iterator(grab, inputs)
 

@@ -4,9 +4,12 @@ import contextlib
 import contextvars
 import difflib
 import functools
+import inspect
 
 import keras
 from keras import tree
+
+from keras_itdm._keras import sublayers
 
 _reading = contextvars.ContextVar("keras_itdm_reading", default=None)
 
@@ -24,7 +27,7 @@ def find_layer(model, path):
     check_path(path)
     layer = model
     for name in path.split("/"):
-        named = [child for child in _children(layer) if child.name == name]
+        named = [child for child in sublayers(layer) if child.name == name]
         if len(named) != 1:
             raise ValueError(_no_such_layer(model, path))
         layer = named[0]
@@ -41,12 +44,8 @@ def check_path(path):
         )
 
 
-def _children(layer):
-    return layer._flatten_layers(include_self=False, recursive=False)
-
-
 def _paths(layer, prefix=""):
-    for child in _children(layer):
+    for child in sublayers(layer):
         yield prefix + child.name
         yield from _paths(child, f"{prefix}{child.name}/")
 
@@ -138,3 +137,12 @@ def the_output(outputs, path):
         )
         raise ValueError(f"The feature layer '{path}' has no output of its own: {happened}.")
     return tree.flatten(outputs[0])[0]
+
+
+def run_model(model, inputs, training):
+    """The forward pass of a model as Keras' trainers would run it: `training` is for those whose `call` takes it.
+
+    Elsewhere it would reach the layers inside all the same, if not told apart from what an outer call was given.
+    """
+    takes_training = "training" in inspect.signature(model.call).parameters
+    return model(inputs, training=training if takes_training else None)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_itdm import replicas
+from keras_itdm._keras import losses_kept
 from keras_itdm.checks import check_flags, check_match_weight
 from keras_itdm.losses import JointMMD
 
@@ -54,7 +55,7 @@ class SplitBatchMatching(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         if training and self.match_weight:
-            with _losses_kept(self):
+            with losses_kept(self) if replicas.take_turns() else contextlib.nullcontext():
                 match_loss = replicas.evaluate(self._match_halves, (inputs,), self.synchronized)
             self.add_loss(self.match_weight * match_loss)
         return inputs
@@ -75,13 +76,3 @@ class SplitBatchMatching(keras.layers.Layer):
             "squared": self.matching.squared,
             "synchronized": self.synchronized,
         }
-
-
-@contextlib.contextmanager
-def _losses_kept(layer):
-    """Keeps the losses added so far, while other replicas, traced in between, clear and add their own to the same layers."""
-    layers = layer._get_call_context().entry_layer._flatten_layers() if replicas.take_turns() else ()
-    losses = [list(layer._losses) for layer in layers]
-    yield
-    for layer, kept in zip(layers, losses, strict=True):
-        layer._losses[:] = kept

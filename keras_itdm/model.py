@@ -21,18 +21,16 @@ import dataclasses
 import keras
 import numpy as np
 from keras import ops, tree
-from keras.src.trainers.data_adapters import array_slicing
 
-from keras_itdm import replicas
+from keras_itdm import _keras, replicas
 from keras_itdm.checks import check_flags, check_match_weight, check_no_strings, is_function
 from keras_itdm.data import check_ends, pair_up, split_pair
-from keras_itdm.features import check_path, find_layer, read_output, the_output
+from keras_itdm.features import check_path, find_layer, read_output, run_model, the_output
 from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
 from keras_itdm.resuming import EpochCounter, Resumer
 
 MATCHINGS = {"joint": JointMMD, "class_conditional": ClassConditionalMMD}
 PARTNERS = ("stream", "split")
-EMPTY = "The data should hold at least one batch. Received none"
 
 
 @dataclasses.dataclass
@@ -47,7 +45,7 @@ _step = contextvars.ContextVar("keras_itdm_step", default=None)  # replicas are 
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
-class ITDMModel(keras.Model):
+class ITDMModel(_keras.TrainerHooks, keras.Model):
     """Trains a model with In-Training Distribution Matching.
 
     Each step adds `match_weight · Match(H1, H2)` to the loss: the discrepancy between the features that the model gives
@@ -122,7 +120,6 @@ class ITDMModel(keras.Model):
         check_path(feature_layer)
         check_flags(synchronized=synchronized)
         super().__init__(name=name, dtype=model.dtype_policy)
-        self._call_has_training_arg = model._call_has_training_arg
         self.base_model = model
         self.feature_layer = feature_layer
         self.matching = matching
@@ -140,10 +137,7 @@ class ITDMModel(keras.Model):
         self._match_loss_tracker = keras.metrics.Mean(name="match_loss")
         self._match_weight_tracker = keras.metrics.Mean(name="match_weight")
         self._matches = match_weight != 0
-        self._held_match_weight = None
-        self._evaluating = False
         self._epochs_done = None
-        self._fit_iterator = None
         self._has_trained = False
         if model.built:
             self.built = True
@@ -159,40 +153,23 @@ class ITDMModel(keras.Model):
 
         Only 0 has a step of its own, that of the plain model, which is compiled when λ is first 0.
         """
-        self._sync()
+        _keras.hand_back(self)
         return float(str(np.float32(self._match_weight.numpy())))  # 0.8, not 0.800000011920929
 
     @match_weight.setter
     def match_weight(self, value):
         value = check_match_weight(value)
         self._matches = value != 0
-        self._held_match_weight = None
-        state = getattr(self, "_jax_state", None)
-        if state and "optimizer_variables" in state and not self._jax_state_synced:
-            # Between two steps of `fit` on JAX. To have it hand back all variables and take them again is slow.
-            held, index = state["non_trainable_variables"], self._match_weight_index
-            self._held_match_weight = ops.full_like(held[index], value)  # for the next step
-            held[index] = self._held_match_weight  # for callbacks that have the variables handed back
-        else:
-            self._sync()
-            self._match_weight.assign(np.float32(value))  # TensorFlow never forgets a Python number it has met
-
-    def _sync(self):
-        # On JAX `fit` holds the variables' values itself, until it is told to hand them back.
-        if hasattr(self, "jax_state_sync"):
-            self.jax_state_sync()
+        self.assign_between_steps(self._match_weight, np.float32(value))  # TensorFlow never forgets a Python number
 
     # The step
 
     def call(self, inputs, training=None):
         step = _step.get()
         if step is None:
-            return self._forward(inputs, training)
+            return run_model(self.base_model, inputs, training)
         with read_output(self._layer) as step.outputs:
-            return self._forward(inputs, training)
-
-    def _forward(self, inputs, training):
-        return self.base_model(inputs, **({"training": training} if self._call_has_training_arg else {}))
+            return run_model(self.base_model, inputs, training)
 
     def train_step(self, *args):
         *state, data = args  # JAX hands the state along
@@ -203,36 +180,16 @@ class ITDMModel(keras.Model):
     def test_step(self, *args):
         return replicas.logs(super().test_step(*args))
 
+    # A step with matching and, for λ = 0, Keras' own step without: a condition inside one step would change how the
+    # compiler rounds the rest of it.
+    step_variants = (True, False)
+
+    def step_variant(self):
+        return self._matches
+
     def make_train_function(self, force=False):
-        """A step with matching and, for λ = 0, Keras' own step without: each is traced when it is first needed.
-
-        A condition inside one step would change how the compiler rounds the rest of it.
-        """
         self._matches = self.match_weight != 0
-        self._held_match_weight = None
-        variables = self.non_trainable_variables
-        self._match_weight_index = [variable is self._match_weight for variable in variables].index(True)
-        if self.train_function is not None and not force:
-            return
-        with_matching, without = self._train_function(), self._train_function()
-
-        def train_function(*args):
-            if self._held_match_weight is not None:
-                (_, non_trainable_variables, *_), _ = args
-                non_trainable_variables[self._match_weight_index] = self._held_match_weight
-                self._held_match_weight = None
-            return (with_matching if self._matches else without)(*args)
-
-        self.train_function = train_function
-
-    def _train_function(self):
-        # Of a function of its own: compilers keep what they traced by the identity of what they were given.
-        object.__setattr__(self, "train_step", lambda *args: type(self).train_step(self, *args))
-        try:
-            super().make_train_function(force=True)
-        finally:
-            object.__delattr__(self, "train_step")
-        return self.train_function
+        super().make_train_function(force)
 
     def save_own_variables(self, store):
         """Saves λ and, which Keras does not, what a killed training needs to go on as it would have gone on."""
@@ -254,8 +211,8 @@ class ITDMModel(keras.Model):
     @property
     def _seeds(self):
         """The states of the seed generators of the plain model's layers."""
-        layers = self.base_model._flatten_layers()
-        return [generator.state for layer in layers for generator in layer._seed_generators]
+        weights = {id(weight) for weight in self.base_model.weights}
+        return [variable for variable in self.base_model.variables if id(variable) not in weights]
 
     def _split(self, data):
         """S1 and S2, or the batch itself and `None`, with the labels that matching needs."""
@@ -282,7 +239,7 @@ class ITDMModel(keras.Model):
         num_samples = ops.shape(tree.flatten(x)[0])[0]
         self._match_loss_tracker.update_state(match_loss, sample_weight=num_samples)
         self._match_weight_tracker.update_state(match_weight, sample_weight=num_samples)
-        return loss + ops.cast(self._aggregate_additional_loss(match_weight * match_loss), loss.dtype)
+        return loss + ops.cast(replicas.share_of_mean(match_weight * match_loss), loss.dtype)
 
     def _match(self, features, labels, partner):
         """Match between the features of S1 and those of S2, in training mode and without a trace."""
@@ -294,7 +251,7 @@ class ITDMModel(keras.Model):
             x, y, _ = keras.utils.unpack_x_y_sample_weight(partner)
             state = [(variable, variable.value) for variable in self.base_model.variables]
             with keras.StatelessScope(state), read_output(self._layer) as outputs:
-                self._forward(x, training=True)
+                run_model(self.base_model, x, training=True)
             batches = (features, labels, the_output(outputs, self.feature_layer), self._labels(y))
 
         def match(*batches):
@@ -404,7 +361,8 @@ class ITDMModel(keras.Model):
             callbacks = tree.flatten(callbacks) if callbacks else []
             restores = any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks)
             callbacks = [EpochCounter(), *callbacks, Resumer(initial_epoch, restores)]
-        self._initial_epoch = self._epochs_done = None  # Keras does not forget what an earlier fit restored
+        _keras.begin_with_epoch(self, None)  # Keras does not forget what an earlier fit restored
+        self._epochs_done = None
         fit_arguments = {
             "batch_size": batch_size,
             "epochs": epochs,
@@ -427,9 +385,8 @@ class ITDMModel(keras.Model):
                 sample_weight=sample_weight,
                 **fit_arguments,
             )
-        self._assert_compile_called("fit")
         if validation_split and validation_data is None:
-            (x, y, sample_weight), validation_data = array_slicing.train_validation_split(
+            (x, y, sample_weight), validation_data = _keras.array_slicing.train_validation_split(
                 (x, y, sample_weight), validation_split=validation_split
             )
         inputs = getattr(self.base_model, "inputs", None)
@@ -446,7 +403,7 @@ class ITDMModel(keras.Model):
         )
         history = super().fit(adapter, validation_data=validation_data, **fit_arguments)
         if history.epoch and "loss" not in history.history:
-            raise ValueError(EMPTY)
+            raise ValueError(_keras.NO_BATCH)
         return history
 
     # Evaluation knows nothing of matching
@@ -454,7 +411,7 @@ class ITDMModel(keras.Model):
     @property
     def metrics(self):
         own = (self._match_loss_tracker, self._match_weight_tracker)
-        return [metric for metric in super().metrics if not (self._evaluating and any(metric is m for m in own))]
+        return [metric for metric in super().metrics if not (self.is_evaluating and any(metric is m for m in own))]
 
     def evaluate(self, *args, **kwargs):
         with self._evaluation():
@@ -466,11 +423,11 @@ class ITDMModel(keras.Model):
 
     @contextlib.contextmanager
     def _evaluation(self):
-        self._evaluating = True
+        self.is_evaluating = True
         try:
             yield
         finally:
-            self._evaluating = False
+            self.is_evaluating = False
 
     # The rest is the plain model's
 
@@ -480,37 +437,11 @@ class ITDMModel(keras.Model):
     def export(self, *args, **kwargs):
         return self.base_model.export(*args, **kwargs)
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):  # TensorFlow's way to `_symbolic_build`
-        if not self._evaluating:
-            self._fit_iterator = iterator
-        strategy = self._distribute_strategy
-        if strategy is not None and iterator is not None:  # TensorFlow's trainer means over workers' first batches
-            for _, _, batches in iterator:
-                data_batch = replicas.first_share(next(batches), strategy)
-                break
-            iterator = None
-        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+    def first_batch(self, batch):
+        return self._split(batch)[0]
 
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        # Keras builds metrics and losses on a first batch, which must be S1 alone.
-        if self._evaluating:
-            return super()._symbolic_build(iterator=iterator, data_batch=data_batch)
-        if iterator is not None:
-            self._fit_iterator = iterator
-            iterator = self._first_halves(iterator)
-        if data_batch is not None:
-            data_batch, _ = self._split(data_batch)
-        with _in_progress(_Step(None)):
-            super()._symbolic_build(iterator=iterator, data_batch=data_batch)
-
-    def _first_halves(self, iterator):
-        """The first step of an epoch iterator, with S1 alone: all that is looked at in building."""
-        for begin, end, batches in iterator:
-            for batch in batches:
-                yield begin, end, [self._split(batch)[0]]
-                return
-            break  # an iterator of unknown length steps on when it has run dry
-        raise ValueError(EMPTY)
+    def while_building(self):
+        return _in_progress(_Step(None))
 
     # Serialization
 

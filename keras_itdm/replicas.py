@@ -4,7 +4,7 @@ Under `tf.distribute` each replica traces the step for its own share of the batc
 gathered. Under `keras.distribution` on JAX a step is written, and traced, for the global batch, whose shares lie on
 different devices: nothing needs to be gathered, but shares have to be cut out if they are to be looked at one by one.
 
-The last two functions let `fit` run under `MultiWorkerMirroredStrategy`, where Keras' own fails (keras-team/keras#20585).
+`logs` lets `fit` run under `MultiWorkerMirroredStrategy`, where Keras' own fails (keras-team/keras#20585).
 """
 
 import keras
@@ -68,9 +68,13 @@ def _num_shares_on_jax():
     return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
 
 
-def first_share(batch, strategy):
-    """A batch as one replica of a `tf.distribute` strategy has it. Keras takes the mean over replicas to see its shapes."""
-    return tree.map_structure(lambda values: strategy.experimental_local_results(values)[0], batch)
+def share_of_mean(loss):
+    """What a replica of `tf.distribute` adds for a loss whose mean over replicas counts, since Keras sums gradients."""
+    if not take_turns():
+        return loss
+    import tensorflow as tf
+
+    return loss * (1.0 / tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def logs(values):
@@ -78,8 +82,10 @@ def logs(values):
     if not take_turns():
         return values
     import tensorflow as tf
-    from keras.src.backend.tensorflow.trainer import _collective_all_reduce_multi_worker as is_multi_worker
 
-    if not is_multi_worker(tf.distribute.get_strategy()):
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return values
+    if strategy.num_replicas_in_sync == len(strategy.extended.worker_devices):  # all of them in one worker
         return values
     return tree.map_structure(lambda value: ops.reshape(value, (1,)), values)

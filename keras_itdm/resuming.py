@@ -8,6 +8,8 @@ since Keras writes it to a second file.
 
 import keras
 
+from keras_itdm._keras import begin_with_epoch, skip_epochs
+
 
 class EpochCounter(keras.callbacks.Callback):
     """First of the callbacks: those behind it save the number of epochs done with the weights."""
@@ -36,29 +38,8 @@ class Resumer(keras.callbacks.Callback):
         model = self.model
         if self.restores:
             # The number saved with the weights. Keras' own is of other weights after a kill between its two writes.
-            model._initial_epoch = model._epochs_done
+            begin_with_epoch(model, model._epochs_done)
         if not model._has_trained:
-            pass_over(model._fit_iterator, model._initial_epoch or self.initial_epoch)
+            skip_epochs(model.epoch_iterator, (model._epochs_done if self.restores else None) or self.initial_epoch)
         model._has_trained = True
-        model._fit_iterator = None
-
-
-def pass_over(epoch_iterator, epochs):
-    """Brings data to the state in which so many epochs leave it, without reading more than a batch of each.
-
-    What counts is that iterators are made, for `tf.data`, or begun: that is when they draw their order. Where
-    `steps_per_epoch` says that one iterator serves several epochs, nothing is passed over.
-
-    Args:
-        epoch_iterator: The Keras `EpochIterator` that `fit` trains from.
-        epochs: Number of epochs to pass over.
-    """
-    if epoch_iterator.steps_per_epoch:
-        return
-    for _ in range(epochs):
-        for step, _, batches in epoch_iterator._enumerate_iterator():
-            if step == 0:
-                next(batches, None)
-            if epoch_iterator.num_batches is None:  # the length is not known before the end is met
-                epoch_iterator.data_adapter.on_epoch_end()
-                break
+        model.epoch_iterator = None

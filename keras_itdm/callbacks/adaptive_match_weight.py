@@ -9,7 +9,7 @@ from keras import ops, tree
 
 from keras_itdm.checks import check_integer, is_number, is_positive_number
 from keras_itdm.data import split_pair
-from keras_itdm.features import read_output, the_output
+from keras_itdm.features import read_output, run_model, the_output
 from keras_itdm.model import ITDMModel
 
 
@@ -141,11 +141,11 @@ def _gradient_norms(model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         state = list(zip(model.variables, values, strict=True))
         with keras.StatelessScope(state), read_output(model._layer) as outputs:
-            model._forward(x, training=True)
+            run_model(model.base_model, x, training=True)
 
         def losses(shift):
             with keras.StatelessScope(state, collect_losses=True), read_output(model._layer, shift) as outputs:
-                y_pred = model._forward(x, training=True)
+                y_pred = run_model(model.base_model, x, training=True)
                 loss = model.compute_loss(x, y, y_pred, sample_weight)
                 features = the_output(outputs, model.feature_layer)
                 return loss, model._match(features, model._labels(y), partner)

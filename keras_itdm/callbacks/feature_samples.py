@@ -6,8 +6,9 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_itdm._keras import hand_back
 from keras_itdm.checks import check_integer
-from keras_itdm.features import find_layer, read_output, the_output
+from keras_itdm.features import find_layer, read_output, run_model, the_output
 from keras_itdm.model import ITDMModel
 
 
@@ -81,8 +82,7 @@ class FeatureSamples:
 
     def features(self):
         """The features of both in evaluation mode, NumPy arrays of shape `(samples, ...)`; nothing else changes."""
-        if hasattr(self._model, "jax_state_sync"):
-            self._model.jax_state_sync()  # in training `fit` holds the values of the variables
+        hand_back(self._model)
         with _torch_generator_kept():
             return [self._read(x) for x, _ in self._chosen]
 
@@ -112,9 +112,8 @@ class _FeatureReader(keras.Model):
 
     def call(self, inputs):
         state = [(variable, variable.value) for variable in self.base_model.variables]
-        training = {"training": False} if self.base_model._call_has_training_arg else {}
         with keras.StatelessScope(state), read_output(find_layer(self.base_model, self.feature_layer)) as outputs:
-            self.base_model(inputs, **training)
+            run_model(self.base_model, inputs, training=False)
         return ops.cast(the_output(outputs, self.feature_layer), "float32")
 
 

@@ -1,0 +1,216 @@
+"""The one door to what is private to Keras: nothing else in this package imports `keras.src` or reaches for an attribute
+of a Keras object that begins with an underscore (ruff sees to it). Keras releases every two months; what a release moves
+is mended here. It imports nothing of this package.
+
+Each entry says why public Keras does not do, and what the public way would cost. What does without is not here: whether a
+model takes `training` (the signature of `call`), the state of seed generators (`variables` that are no `weights`), handing
+variables back on JAX (what `Callback.model` does), sharing a loss between replicas (`tf.distribute`).
+"""
+
+import contextlib
+
+import keras
+from keras import tree
+
+# Data adapters, which Keras chooses by the type of `x`. Nothing public gives the batches that `fit` would draw. The public
+# way is a `PyDataset` or a `tf.data.Dataset` of our own: Keras' shuffling, `class_weight`, sparse arrays, workers and what it
+# objects to, written again for each kind of data, and S1 would no longer be what plain `fit` trains on.
+from keras.src.trainers import data_adapters  # noqa: F401
+from keras.src.trainers.data_adapters import array_slicing  # noqa: F401
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter  # noqa: F401
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter  # noqa: F401
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter  # noqa: F401
+from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter, make_class_weight_map_fn  # noqa: F401
+from keras.src.trainers.data_adapters.torch_data_loader_adapter import TorchDataLoaderAdapter  # noqa: F401
+
+NO_BATCH = "The data should hold at least one batch. Received none"
+
+
+def super_batches(batches, size):
+    """`batches` or, where Keras 3.16 on JAX asks its adapters for it, so many of them stacked, for `steps_per_execution`.
+
+    An adapter of ours has to answer as Keras' own do; its trainer knows the last, smaller stack by its type.
+    """
+    if size is None:
+        return batches
+    from keras.src.trainers.data_adapters.data_adapter_utils import super_batch_iterator
+
+    return super_batch_iterator(batches, size, stack_fn=keras.ops.stack)
+
+
+def sublayers(layer):
+    """The layers directly inside a layer. In public a `Model` alone has `layers`: none that a layer of the user's own, a
+    wrapper or a block of a large model holds could be named as feature layer."""
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+@contextlib.contextmanager
+def losses_kept(layer):
+    """Keeps the losses that a model in its forward pass has added so far, while others call the same layers.
+
+    `layer` is one that is being called. The public `Layer.losses` is a copy. Without it a layer could not add a loss that
+    replicas have to meet for, and so could not match over the global batch under `tf.distribute`.
+    """
+    layers = layer._get_call_context().entry_layer._flatten_layers()
+    losses = [list(layer._losses) for layer in layers]
+    yield
+    for layer, kept in zip(layers, losses, strict=True):
+        layer._losses[:] = kept
+
+
+def begin_with_epoch(model, epoch):
+    """Has `fit`, once callbacks have begun, begin with this epoch, or with its `initial_epoch` for `None`.
+
+    It is how `BackupAndRestore` tells `fit`, which then does not forget. In public there is the argument alone, which is
+    read before a backup is.
+    """
+    model._initial_epoch = epoch
+
+
+def skip_epochs(epoch_iterator, epochs):
+    """Brings data to the state in which so many epochs leave it, without reading more than a batch of each.
+
+    What counts is that iterators are made, for `tf.data`, or begun: that is when they draw their order. Where
+    `steps_per_epoch` says that one iterator serves several epochs, nothing is skipped. The public way, iterating, reads
+    every batch of every epoch on PyTorch.
+
+    Args:
+        epoch_iterator: The Keras `EpochIterator` that `fit` trains from.
+        epochs: Number of epochs to skip.
+    """
+    if epoch_iterator.steps_per_epoch:
+        return
+    for _ in range(epochs):
+        for step, _, batches in epoch_iterator._enumerate_iterator():
+            if step == 0:
+                next(batches, None)
+            if epoch_iterator.num_batches is None:  # the length is not known before the end is met
+                epoch_iterator.data_adapter.on_epoch_end()
+                break
+
+
+class TrainerHooks:
+    """Mixin before `keras.Model`, with hooks where its trainers have none in public.
+
+    A subclass overrides `step_variants` and `step_variant`, `first_batch` and `while_building`. The public way is a `fit` of
+    our own for each backend: Keras' three are a thousand lines, with callbacks, devices, and evaluation in between.
+    """
+
+    step_variants = (None,)
+    """Names of the train steps that are compiled apart."""
+
+    epoch_iterator = None
+    """The Keras `EpochIterator` of the `fit` that has just begun."""
+
+    is_evaluating = False
+    """Whether evaluation goes on, to which hooks do not apply."""
+
+    _non_trainable_ids = ()
+    _pending = None  # index and value of a variable, to be put into the state that `fit` on JAX holds
+
+    def step_variant(self):
+        """Which of `step_variants` the next call of the train function is to take."""
+
+    def first_batch(self, batch):
+        """What metrics, losses and optimizer are built on, of the first batch of `fit`."""
+        return batch
+
+    def while_building(self):
+        """The context in which they are built, by calling the model and `compute_loss` symbolically."""
+        return contextlib.nullcontext()
+
+    # Building. Keras does it before the first step, on a batch as the data gives it.
+
+    def _maybe_symbolic_build(
+        self, iterator=None, data_batch=None
+    ):  # a way to `_symbolic_build` that some backends take
+        if not self.is_evaluating:
+            self.epoch_iterator = iterator
+        strategy = getattr(self, "_distribute_strategy", None)
+        if strategy is not None and iterator is not None:
+            # TensorFlow's trainer would take the mean over workers' first batches, and fails: keras-team/keras#20585.
+            for _, _, batches in iterator:
+                data_batch = tree.map_structure(
+                    lambda values: strategy.experimental_local_results(values)[0], next(batches)
+                )
+                break
+            iterator = None
+        try:
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+        except ValueError as error:
+            if isinstance(error.__context__, StopIteration):
+                raise ValueError(NO_BATCH) from None
+            raise
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        if self.is_evaluating:
+            return super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+        if iterator is not None:
+            self.epoch_iterator = iterator
+            iterator = self._first_step(iterator)
+        if data_batch is not None:
+            data_batch = self.first_batch(data_batch)
+        with self.while_building():
+            super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _first_step(self, iterator):
+        """The first step of an epoch iterator, with its `first_batch` alone: all that is looked at in building."""
+        for begin, end, batches in iterator:
+            for batch in batches:
+                yield begin, end, [self.first_batch(batch)]
+                return
+            break  # an iterator of unknown length steps on when it has run dry
+        raise ValueError(NO_BATCH)
+
+    # Steps
+
+    def make_train_function(self, force=False):
+        """Compiles a train step for each of `step_variants`; each is traced when it is first needed."""
+        self._pending = None
+        self._non_trainable_ids = tuple(id(variable) for variable in self.non_trainable_variables)
+        if self.train_function is not None and not force:
+            return
+        functions = {variant: self._one_train_function() for variant in self.step_variants}
+
+        def train_function(*args):
+            if self._pending is not None:
+                (index, value), self._pending = self._pending, None
+                (_, non_trainable_variables, *_), _ = args
+                non_trainable_variables[index] = value
+            return functions[self.step_variant()](*args)
+
+        self.train_function = train_function
+
+    def _one_train_function(self):
+        # Of a function of its own: compilers keep what they traced by the identity of what they were given.
+        object.__setattr__(self, "train_step", lambda *args: type(self).train_step(self, *args))
+        try:
+            super().make_train_function(force=True)
+        finally:
+            object.__delattr__(self, "train_step")
+        return self.train_function
+
+    def assign_between_steps(self, variable, value):
+        """Assigns to a non-trainable variable, at any time: the next step of `fit` takes the value.
+
+        On JAX `fit` holds the variables' values itself. In public it can be had to hand all of them back, and then takes
+        them again: a small step with λ by step takes 4 times as long as one without, this way 1.6 times.
+        """
+        self._pending = None
+        state = getattr(self, "_jax_state", None)
+        if state and "optimizer_variables" in state and not self._jax_state_synced:
+            index = self._non_trainable_ids.index(id(variable))
+            held = state["non_trainable_variables"]
+            value = keras.ops.full_like(held[index], value)
+            held[index] = value  # a copy of what `fit` holds: for callbacks that have the variables handed back
+            self._pending = (index, value)  # for the next step
+        else:
+            hand_back(self)
+            variable.assign(value)
+
+
+def hand_back(model):
+    """Has `fit` on JAX hand back the variables' values, which it holds itself between steps."""
+    callback = keras.callbacks.Callback()
+    callback.set_model(model)
+    _ = callback.model  # Keras' own way for callbacks
