@@ -81,12 +81,11 @@ def _why_without_output(model, layer):
 
 
 @contextlib.contextmanager
-def read_output(layer, shift=None):
+def read_output(layer):
     """Collects what `layer` returns whenever it is called in this thread while the context is open.
 
     Args:
         layer: A layer.
-        shift: A tensor to add to what it returns, for derivatives in the output. Default: none.
 
     Yields:
         List of the outputs.
@@ -95,7 +94,7 @@ def read_output(layer, shift=None):
         # Past `__setattr__`, which tracks: the layer saves, clones and loads as before.
         object.__setattr__(layer, "call", _readable(layer))
     outputs = []
-    token = _reading.set((layer, outputs, shift))
+    token = _reading.set((layer, outputs))
     try:
         yield outputs
     finally:
@@ -109,12 +108,8 @@ def _readable(layer):
     def call_and_tell(*args, **kwargs):
         output = call(*args, **kwargs)
         reading = _reading.get()
-        if reading is None or reading[0] is not layer:
-            return output
-        _, outputs, shift = reading
-        if shift is not None:
-            output = tree.map_structure(lambda tensor: tensor + shift, output)
-        outputs.append(output)
+        if reading is not None and reading[0] is layer:
+            reading[1].append(output)
         return output
 
     call_and_tell.is_read = True

@@ -57,7 +57,7 @@ class MatchWeightScheduler(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if not isinstance(self.model, ITDMModel):
-            raise TypeError(f"MatchWeightScheduler schedules an ITDMModel. Received: {type(self.model).__name__}")
+            raise TypeError(f"MatchWeightScheduler sets λ of an ITDMModel. Received: {type(self.model).__name__}")
         self._read = self.schedule
         if self._by_step and keras.backend.backend() == "jax":
             import jax

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from keras_itdm import ITDMModel, mmd, two_sample_test, zip_batches
-from keras_itdm.callbacks import AdaptiveMatchWeight, FeatureDiscrepancy, FeatureProjection, MatchWeightScheduler
+from keras_itdm.callbacks import FeatureDiscrepancy, FeatureProjection, MatchWeightScheduler
 from keras_itdm.kernels import GaussianMixture
 from keras_itdm.layers import SplitBatchMatching
 from keras_itdm.losses import ClassConditionalMMD, JointMMD
@@ -173,18 +173,8 @@ A = {
     "`DANNRamp(final_value)`: negative": lambda: DANNRamp(-0.1, 10),
     "`DANNRamp(ramp_steps)`: below 1": lambda: DANNRamp(1.0, 0),
     "`DANNRamp(steepness)`: a string": lambda: DANNRamp(1.0, 10, "steep"),
-    "`AdaptiveMatchWeight(data)`: no batch": lambda: AdaptiveMatchWeight([]),
-    '`AdaptiveMatchWeight(data)`: one batch for `partner="stream"`': lambda: fit(
-        wrapped(), callbacks=[AdaptiveMatchWeight((X, Y))]
-    ),
-    "`AdaptiveMatchWeight(share)`: not in [0, 1)": lambda: AdaptiveMatchWeight((X, Y), share=1),
-    '`AdaptiveMatchWeight(every)`: neither `"epoch"` nor a number of steps': lambda: AdaptiveMatchWeight(
-        (X, Y), every="step"
-    ),
-    "`AdaptiveMatchWeight(smoothing)`: not in [0, 1)": lambda: AdaptiveMatchWeight((X, Y), smoothing=1.0),
-    "`AdaptiveMatchWeight(maximum)`: infinite": lambda: AdaptiveMatchWeight((X, Y), maximum=float("inf")),
     "A callback of λ, the model no `ITDMModel`": lambda: plain().fit(
-        X, Y, verbose=0, callbacks=[AdaptiveMatchWeight((X, Y))]
+        X, Y, verbose=0, callbacks=[MatchWeightScheduler(lambda epoch, weight: 1.0)]
     ),
     "`FeatureDiscrepancy`: a plain model, no `feature_layer`": lambda: plain().fit(
         X, Y, verbose=0, callbacks=[FeatureDiscrepancy(X, X)]
