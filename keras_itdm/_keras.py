@@ -92,40 +92,38 @@ def skip_epochs(epoch_iterator, epochs):
 class TrainerHooks:
     """Mixin before `keras.Model`, with hooks where its trainers have none in public.
 
-    A subclass overrides `step_variants` and `step_variant`, `first_batch` and `while_building`. The public way is a `fit` of
-    our own for each backend: Keras' three are a thousand lines, with callbacks, devices, and evaluation in between.
+    A subclass overrides those above `_maybe_symbolic_build`. The public way is a `fit` of our own for each backend: Keras'
+    three are a thousand lines, with callbacks, devices and evaluation in between.
     """
 
-    step_variants = (None,)
+    _step_variants = (None,)
     """Names of the train steps that are compiled apart."""
 
-    epoch_iterator = None
-    """The Keras `EpochIterator` of the `fit` that has just begun."""
-
-    is_evaluating = False
-    """Whether evaluation goes on, to which hooks do not apply."""
+    _is_evaluating = False  # then none of these hooks applies
 
     _non_trainable_ids = ()
     _pending = None  # index and value of a variable, to be put into the state that `fit` on JAX holds
 
-    def step_variant(self):
-        """Which of `step_variants` the next call of the train function is to take."""
+    def _step_variant(self):
+        """Which of `_step_variants` the next call of the train function is to take."""
 
-    def first_batch(self, batch):
+    def _take_data(self, epoch_iterator):
+        """A `fit` begins with this Keras `EpochIterator`."""
+
+    def _first_batch(self, batch):
         """What metrics, losses and optimizer are built on, of the first batch of `fit`."""
         return batch
 
-    def while_building(self):
+    def _while_building(self):
         """The context in which they are built, by calling the model and `compute_loss` symbolically."""
         return contextlib.nullcontext()
 
     # Building. Keras does it before the first step, on a batch as the data gives it.
 
-    def _maybe_symbolic_build(
-        self, iterator=None, data_batch=None
-    ):  # a way to `_symbolic_build` that some backends take
-        if not self.is_evaluating:
-            self.epoch_iterator = iterator
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # The way to `_symbolic_build` that some backends take.
+        if iterator is not None and not self._is_evaluating:
+            self._take_data(iterator)
         strategy = getattr(self, "_distribute_strategy", None)
         if strategy is not None and iterator is not None:
             # TensorFlow's trainer would take the mean over workers' first batches, and fails: keras-team/keras#20585.
@@ -143,41 +141,57 @@ class TrainerHooks:
             raise
 
     def _symbolic_build(self, iterator=None, data_batch=None):
-        if self.is_evaluating:
+        if self._is_evaluating:
             return super()._symbolic_build(iterator=iterator, data_batch=data_batch)
         if iterator is not None:
-            self.epoch_iterator = iterator
+            self._take_data(iterator)
             iterator = self._first_step(iterator)
         if data_batch is not None:
-            data_batch = self.first_batch(data_batch)
-        with self.while_building():
+            data_batch = self._first_batch(data_batch)
+        with self._while_building():
             super()._symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def _first_step(self, iterator):
-        """The first step of an epoch iterator, with its `first_batch` alone: all that is looked at in building."""
+        """The first step of an epoch iterator, with its `_first_batch` alone: all that is looked at in building."""
         for begin, end, batches in iterator:
             for batch in batches:
-                yield begin, end, [self.first_batch(batch)]
+                yield begin, end, [self._first_batch(batch)]
                 return
             break  # an iterator of unknown length steps on when it has run dry
         raise ValueError(NO_BATCH)
 
+    def evaluate(self, *args, **kwargs):
+        with self._evaluation():
+            return super().evaluate(*args, **kwargs)
+
+    def test_on_batch(self, *args, **kwargs):
+        with self._evaluation():
+            return super().test_on_batch(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _evaluation(self):
+        self._is_evaluating = True
+        try:
+            yield
+        finally:
+            self._is_evaluating = False
+
     # Steps
 
     def make_train_function(self, force=False):
-        """Compiles a train step for each of `step_variants`; each is traced when it is first needed."""
+        """Compiles a train step for each of `_step_variants`; each is traced when it is first needed."""
         self._pending = None
         self._non_trainable_ids = tuple(id(variable) for variable in self.non_trainable_variables)
         if self.train_function is not None and not force:
             return
-        functions = {variant: self._one_train_function() for variant in self.step_variants}
+        functions = {variant: self._one_train_function() for variant in self._step_variants}
 
         def train_function(*args):
             if self._pending is not None:
                 (index, value), self._pending = self._pending, None
                 (_, non_trainable_variables, *_), _ = args
                 non_trainable_variables[index] = value
-            return functions[self.step_variant()](*args)
+            return functions[self._step_variant()](*args)
 
         self.train_function = train_function
 
@@ -190,27 +204,28 @@ class TrainerHooks:
             object.__delattr__(self, "train_step")
         return self.train_function
 
-    def assign_between_steps(self, variable, value):
-        """Assigns to a non-trainable variable, at any time: the next step of `fit` takes the value.
-
-        On JAX `fit` holds the variables' values itself. In public it can be had to hand all of them back, and then takes
-        them again: a small step with λ by step takes 4 times as long as one without, this way 1.6 times.
-        """
-        self._pending = None
-        state = getattr(self, "_jax_state", None)
-        if state and "optimizer_variables" in state and not self._jax_state_synced:
-            index = self._non_trainable_ids.index(id(variable))
-            held = state["non_trainable_variables"]
-            value = keras.ops.full_like(held[index], value)
-            held[index] = value  # a copy of what `fit` holds: for callbacks that have the variables handed back
-            self._pending = (index, value)  # for the next step
-        else:
-            hand_back(self)
-            variable.assign(value)
-
 
 def hand_back(model):
     """Has `fit` on JAX hand back the variables' values, which it holds itself between steps."""
     callback = keras.callbacks.Callback()
     callback.set_model(model)
     _ = callback.model  # Keras' own way for callbacks
+
+
+def assign_between_steps(model, variable, value):
+    """Assigns to a non-trainable variable of a model with `TrainerHooks`, at any time: the next step of `fit` takes the value.
+
+    On JAX `fit` holds the variables' values itself. In public it can be had to hand all of them back, and then takes them
+    again: a small step with λ by step takes 4 times as long as one without, this way 1.6 times.
+    """
+    model._pending = None
+    state = getattr(model, "_jax_state", None)
+    if state and "optimizer_variables" in state and not model._jax_state_synced:
+        index = model._non_trainable_ids.index(id(variable))
+        held = state["non_trainable_variables"]
+        value = keras.ops.full_like(held[index], value)
+        held[index] = value  # a copy of what `fit` holds: for callbacks that have the variables handed back
+        model._pending = (index, value)  # for the next step
+    else:
+        hand_back(model)
+        variable.assign(value)

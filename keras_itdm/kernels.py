@@ -7,7 +7,7 @@ cancel; left out, they take their rounding error with them, and a small discrepa
 import keras
 from keras import ops
 
-from keras_itdm.checks import is_positive_number
+from keras_itdm._checks import is_positive_number
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")

@@ -5,9 +5,9 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_itdm import replicas
+from keras_itdm import _replicas
+from keras_itdm._checks import check_flags, check_match_weight
 from keras_itdm._keras import losses_kept
-from keras_itdm.checks import check_flags, check_match_weight
 from keras_itdm.losses import JointMMD
 
 
@@ -23,7 +23,7 @@ class SplitBatchMatching(keras.layers.Layer):
         kernel: A `keras_itdm.kernels.GaussianMixture`. Default: the paper's.
         squared: Whether to add λ · MMD² instead.
         synchronized: Under `tf.distribute` or `keras.distribution`, whether to match the halves of the global mini-batch, of
-            all replicas. If not, each replica matches those of its own share, and the mean is taken.
+            all _replicas. If not, each replica matches those of its own share, and the mean is taken.
 
     Input shape: `(batch, ...)`. Axes beyond the second are flattened for the comparison.
 
@@ -55,8 +55,8 @@ class SplitBatchMatching(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         if training and self.match_weight:
-            with losses_kept(self) if replicas.take_turns() else contextlib.nullcontext():
-                match_loss = replicas.evaluate(self._match_halves, (inputs,), self.synchronized)
+            with losses_kept(self) if _replicas.is_replica() else contextlib.nullcontext():
+                match_loss = _replicas.evaluate(self._match_halves, (inputs,), self.synchronized)
             self.add_loss(self.match_weight * match_loss)
         return inputs
 

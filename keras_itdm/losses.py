@@ -3,10 +3,10 @@
 import numbers
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_itdm.checks import check_flags, check_no_strings
+from keras_itdm._checks import check_flags
+from keras_itdm._labels import as_labels, class_indices
 from keras_itdm.kernels import check_kernel
 from keras_itdm.layouts import FORMS, choose_form
 from keras_itdm.two_sample import flatten_features, root, squared_mmd
@@ -58,7 +58,8 @@ class MatchingLoss:
             )
         features, partner_features = flatten_features(features, partner_features)
         if self.needs_labels:
-            labels, partner_labels = _labels_of(features, labels), _labels_of(partner_features, partner_labels)
+            labels = as_labels(labels, features.shape[0])
+            partner_labels = as_labels(partner_labels, partner_features.shape[0])
         return self.call(features, labels, partner_features, partner_labels)
 
     def call(self, features, labels, partner_features, partner_labels):
@@ -203,41 +204,3 @@ class ClassConditionalMMD(_MMDLoss):
 
     def get_config(self):
         return {"num_classes": self.num_classes, **super().get_config()}
-
-
-def _labels_of(features, labels):
-    """Labels as a tensor."""
-    if isinstance(labels, (list, tuple)):
-        labels = np.asarray(labels)
-    check_no_strings(labels)
-    labels = ops.convert_to_tensor(labels)
-    dtype = keras.backend.standardize_dtype(labels.dtype)
-    if "complex" in dtype:
-        raise ValueError(f"Labels should be class indices or one-hot. Received: dtype {dtype}")
-    num_samples, num_labels = features.shape[0], labels.shape[0] if len(labels.shape) else None
-    if None not in (num_samples, num_labels) and num_samples != num_labels:
-        raise ValueError(
-            f"There should be one label a sample. Received: {num_labels} labels for the features of {num_samples} samples"
-        )
-    return labels
-
-
-def class_indices(labels, num_classes):
-    """Labels of any form as int32 class indices of shape `(samples,)`; -1 where a label is no class index."""
-    labels = ops.convert_to_tensor(labels)
-    shape = tuple(labels.shape)
-    if keras.backend.standardize_dtype(labels.dtype) in ("bool", "int8", "uint8", "int16", "uint16"):
-        labels = ops.cast(labels, "int32")  # which holds `num_classes` too
-    if len(shape) == 2 and shape[1] == 1:
-        labels = labels[:, 0]
-    elif len(shape) == 2 and shape[1] == num_classes:
-        indices = ops.cast(ops.argmax(labels, axis=1), "int32")
-        return ops.where(ops.max(labels, axis=1) > 0, indices, -1)
-    elif len(shape) != 1:
-        raise ValueError(
-            "Labels should be class indices of shape (samples,) or (samples, 1), or one-hot of shape "
-            f"(samples, {num_classes}). Received: shape {shape}"
-        )
-    indices = ops.cast(labels, "int32")
-    in_range = (labels >= 0) & (labels < num_classes) & (ops.cast(indices, labels.dtype) == labels)
-    return ops.where(in_range, indices, -1)

@@ -19,17 +19,17 @@ import contextvars
 import dataclasses
 
 import keras
-import numpy as np
 from keras import ops, tree
 
-from keras_itdm import _keras, replicas
-from keras_itdm.checks import check_flags, check_match_weight, check_no_strings, is_function
+from keras_itdm import _keras, _replicas
+from keras_itdm._checks import check_flags
+from keras_itdm._features import Reading, check_path, features_without_trace, find_layer, read_features, run_model
+from keras_itdm._labels import check_label_fn, check_no_strings
+from keras_itdm._match_weight import MatchWeight
+from keras_itdm._matching import Match, loss_of
+from keras_itdm._resuming import TrainingState
 from keras_itdm.data import check_ends, pair_up, split_pair
-from keras_itdm.features import check_path, find_layer, read_output, run_model, the_output
-from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
-from keras_itdm.resuming import EpochCounter, Resumer
 
-MATCHINGS = {"joint": JointMMD, "class_conditional": ClassConditionalMMD}
 PARTNERS = ("stream", "split")
 
 
@@ -38,7 +38,7 @@ class _Step:
     """One training step in progress: what `train_step` knows and `compute_loss` needs."""
 
     partner: object  # S2, or None to match the halves of S1
-    outputs: list | None = None  # what the feature layer returned for S1
+    reading: Reading | None = None  # of the features of S1
 
 
 _step = contextvars.ContextVar("keras_itdm_step", default=None)  # replicas are traced in threads of their own
@@ -106,17 +106,10 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
             raise TypeError(f"`model` should be a keras.Model. Received: {model!r} of type {type(model).__name__}")
         if isinstance(model, ITDMModel):
             raise TypeError("`model` is an ITDMModel already. Wrap its `base_model` instead.")
-        if matching not in MATCHINGS if isinstance(matching, str) else not isinstance(matching, MatchingLoss):
-            raise ValueError(f"`matching` should be one of {list(MATCHINGS)} or a MatchingLoss. Received: {matching!r}")
+        loss_of(matching)
         if partner not in PARTNERS:
             raise ValueError(f"`partner` should be one of {list(PARTNERS)}. Received: {partner!r}")
-        names_output = isinstance(label_fn, (str, int)) and not isinstance(label_fn, bool)
-        if not (label_fn is None or names_output or is_function(label_fn)):
-            raise ValueError(
-                "`label_fn` should be the name or index of an output, or a function from y to labels. "
-                f"Received: {label_fn!r}"
-            )
-        match_weight = check_match_weight(match_weight)
+        check_label_fn(label_fn)
         check_path(feature_layer)
         check_flags(synchronized=synchronized)
         super().__init__(name=name, dtype=model.dtype_policy)
@@ -126,26 +119,16 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         self.partner = partner
         self.label_fn = label_fn
         self.synchronized = synchronized
-        self._matching_loss = MATCHINGS[matching]() if isinstance(matching, str) else matching
-        self._match_weight = self.add_weight(
-            shape=(),
-            initializer=keras.initializers.Constant(match_weight),
-            trainable=False,
-            dtype="float32",
-            name="match_weight",
-        )
+        self._match = Match(self)
+        self._match_weight = MatchWeight(self, match_weight)
         self._match_loss_tracker = keras.metrics.Mean(name="match_loss")
         self._match_weight_tracker = keras.metrics.Mean(name="match_weight")
-        self._matches = match_weight != 0
-        self._epochs_done = None
-        self._has_trained = False
+        self._training_state = TrainingState(self)
         if model.built:
             self.built = True
             find_layer(model, feature_layer)
             if getattr(model, "outputs", None):
-                self._complete_matching_loss(model.output_shape)
-
-    # λ
+                self._match.set_num_classes(model.output_shape)
 
     @property
     def match_weight(self):
@@ -153,172 +136,75 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
 
         Only 0 has a step of its own, that of the plain model, which is compiled when λ is first 0.
         """
-        _keras.hand_back(self)
-        return float(str(np.float32(self._match_weight.numpy())))  # 0.8, not 0.800000011920929
+        return self._match_weight.get()
 
     @match_weight.setter
     def match_weight(self, value):
-        value = check_match_weight(value)
-        self._matches = value != 0
-        self.assign_between_steps(self._match_weight, np.float32(value))  # TensorFlow never forgets a Python number
+        self._match_weight.set(value)
 
-    # The step
+    # Algorithm 1
 
     def call(self, inputs, training=None):
         step = _step.get()
         if step is None:
             return run_model(self.base_model, inputs, training)
-        with read_output(self._layer) as step.outputs:
+        with read_features(self.base_model, self.feature_layer) as step.reading:
             return run_model(self.base_model, inputs, training)
 
     def train_step(self, *args):
         *state, data = args  # JAX hands the state along
         batch, partner = self._split(data)
-        with _in_progress(_Step(partner)) if self._matches else contextlib.nullcontext():
-            return replicas.logs(super().train_step(*state, batch))
-
-    def test_step(self, *args):
-        return replicas.logs(super().test_step(*args))
-
-    # A step with matching and, for λ = 0, Keras' own step without: a condition inside one step would change how the
-    # compiler rounds the rest of it.
-    step_variants = (True, False)
-
-    def step_variant(self):
-        return self._matches
-
-    def make_train_function(self, force=False):
-        self._matches = self.match_weight != 0
-        super().make_train_function(force)
-
-    def save_own_variables(self, store):
-        """Saves λ and, which Keras does not, what a killed training needs to go on as it would have gone on."""
-        super().save_own_variables(store)
-        store["epochs_done"] = np.array(self._epochs_done or 0)
-        for index, seed in enumerate(self._seeds):
-            store[f"seed_{index}"] = seed
-
-    def load_own_variables(self, store):
-        names = set(store.keys())
-        super().load_own_variables({name: store[name] for name in names if name.isdigit()})
-        self._matches = check_match_weight(self.match_weight) != 0
-        if "epochs_done" in names:  # not in a file that an earlier version of this package wrote
-            self._epochs_done = int(np.array(store["epochs_done"]))
-        for index, seed in enumerate(self._seeds):
-            if f"seed_{index}" in names:
-                seed.assign(store[f"seed_{index}"])
-
-    @property
-    def _seeds(self):
-        """The states of the seed generators of the plain model's layers."""
-        weights = {id(weight) for weight in self.base_model.weights}
-        return [variable for variable in self.base_model.variables if id(variable) not in weights]
-
-    def _split(self, data):
-        """S1 and S2, or the batch itself and `None`, with the labels that matching needs."""
-        batch, partner = split_pair(data, self._num_inputs)
-        for half in (batch, partner) if self._matching_loss.needs_labels else ():
-            if half is not None and self._labels(keras.utils.unpack_x_y_sample_weight(half)[1]) is None:
-                raise ValueError(
-                    f"{type(self._matching_loss).__name__} matches class by class and needs labels. Received data "
-                    "without: give fit(x, y), or a stream of (x, y), or match jointly: matching='joint'."
-                )
-        return batch, partner
+        with contextlib.nullcontext() if self._match_weight.is_zero else _in_progress(_Step(partner)):
+            return _replicas.logs(super().train_step(*state, batch))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         step = _step.get()
         if step is None:
             return loss
-        features = the_output(step.outputs, self.feature_layer)
-        self._complete_matching_loss(tree.map_structure(lambda prediction: tuple(prediction.shape), y_pred))
+        features = step.reading.features()
+        self._match.set_num_classes(tree.map_structure(lambda prediction: tuple(prediction.shape), y_pred))
         if not training:  # the model is being built, and all is well
             return loss
-        match_weight = ops.convert_to_tensor(self._match_weight.value)
-        match_loss = self._match(features, self._labels(y), step.partner)
+        match_weight = ops.convert_to_tensor(self._match_weight.variable.value)
+        if step.partner is None:
+            match_loss = self._match.between_halves(features, y)
+        else:
+            partner_x, partner_y, _ = keras.utils.unpack_x_y_sample_weight(step.partner)
+            partner_features = features_without_trace(self.base_model, self.feature_layer, partner_x, training=True)
+            match_loss = self._match(features, y, partner_features, partner_y)
         num_samples = ops.shape(tree.flatten(x)[0])[0]
         self._match_loss_tracker.update_state(match_loss, sample_weight=num_samples)
         self._match_weight_tracker.update_state(match_weight, sample_weight=num_samples)
-        return loss + ops.cast(replicas.share_of_mean(match_weight * match_loss), loss.dtype)
+        return loss + ops.cast(_replicas.scale_loss(match_weight * match_loss), loss.dtype)
 
-    def _match(self, features, labels, partner):
-        """Match between the features of S1 and those of S2, in training mode and without a trace."""
-        if partner is None:
-            if not self._matching_loss.needs_labels and not _may_be_classes(labels):
-                labels = None
-            batches = (features, labels)
-        else:
-            x, y, _ = keras.utils.unpack_x_y_sample_weight(partner)
-            state = [(variable, variable.value) for variable in self.base_model.variables]
-            with keras.StatelessScope(state), read_output(self._layer) as outputs:
-                run_model(self.base_model, x, training=True)
-            batches = (features, labels, the_output(outputs, self.feature_layer), self._labels(y))
+    def _split(self, data):
+        """S1 and S2, or the batch itself and `None`, with the labels that matching needs."""
+        batch, partner = split_pair(data, self._num_inputs)
+        for half in (batch,) if partner is None else (batch, partner):
+            self._match.check_labels(half)
+        return batch, partner
 
-        def match(*batches):
-            return ops.cast(self._matching_loss(*(_halves(*batches) if partner is None else batches)), "float32")
+    # What Keras' trainers are told. There is a step with matching and, for λ = 0, Keras' own without: a condition inside one
+    # step would change how the compiler rounds the rest of it.
 
-        return replicas.evaluate(match, batches, self.synchronized)
+    _step_variants = ("matching", "plain")
 
-    def _labels(self, y):
-        """The labels to match on, out of the targets."""
-        if y is None or self.label_fn is None:
-            if self._matching_loss.needs_labels and tree.is_nested(y):
-                raise ValueError(
-                    "The targets have several parts. Say which to match on: ITDMModel(..., label_fn=...) takes the name "
-                    "or index of an output, or a function from y to labels. Received targets: "
-                    f"{list(y) if isinstance(y, dict) else f'{len(y)} of them'}"
-                )
-            return y
-        return self.label_fn(y) if callable(self.label_fn) else self._pick(y)
+    def _step_variant(self):
+        return "plain" if self._match_weight.is_zero else "matching"
 
-    def _pick(self, structure):
-        """The part of the targets or outputs that `label_fn` names."""
-        key = self.label_fn
-        if isinstance(structure, (list, tuple)) and isinstance(key, str) and key in (self.output_names or []):
-            key = self.output_names.index(key)
-        try:
-            return structure[key]
-        except (KeyError, IndexError, TypeError):
-            parts = list(structure) if isinstance(structure, dict) else f"{len(tree.flatten(structure))} parts"
-            raise ValueError(
-                f"`label_fn={self.label_fn!r}` names no part of the targets, which have: {parts}"
-            ) from None
+    def make_train_function(self, force=False):
+        self._match_weight.refresh()
+        super().make_train_function(force)
 
-    def _complete_matching_loss(self, output_shape):
-        """Tells the class-conditional loss the number of classes, the width of the model's output.
+    def _take_data(self, epoch_iterator):
+        self._training_state.data = epoch_iterator
 
-        Anew whenever a step is traced: the model may have got another output layer since.
-        """
-        loss = MATCHINGS[self.matching]() if isinstance(self.matching, str) else self.matching
-        if not isinstance(loss, ClassConditionalMMD) or loss.num_classes is not None:
-            return
-        if isinstance(self.label_fn, (str, int)) and not _is_shape(output_shape):
-            output_shape = self._pick(output_shape)
-        if not _is_shape(output_shape) or len(output_shape) != 2 or output_shape[1] in (None, 1):
-            raise ValueError(
-                "The number of classes cannot be inferred from the model's output, which should be of shape (batch, "
-                f"classes), with two classes or more. Received: {output_shape}. Pass "
-                "matching=keras_itdm.losses.ClassConditionalMMD(num_classes=...), or match jointly: matching='joint'."
-            )
-        if self._matching_loss.num_classes != output_shape[1]:
-            self._matching_loss = type(loss).from_config({**loss.get_config(), "num_classes": output_shape[1]})
+    def _first_batch(self, batch):
+        return self._split(batch)[0]
 
-    # Layers, inputs and outputs of the plain model
-
-    @property
-    def _layer(self):
-        return find_layer(self.base_model, self.feature_layer)
-
-    @property
-    def _num_inputs(self):
-        inputs = getattr(self.base_model, "inputs", None)
-        return len(inputs) if inputs else None
-
-    @property
-    def output_names(self):
-        return getattr(self.base_model, "output_names", None)
-
-    # What `fit` trains on
+    def _while_building(self):
+        return _in_progress(_Step(None))
 
     def fit(
         self,
@@ -357,51 +243,39 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         check_ends(x, steps_per_epoch)
         for labels in tree.flatten(y):
             check_no_strings(labels)
-        if not isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = tree.flatten(callbacks) if callbacks else []
-            restores = any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks)
-            callbacks = [EpochCounter(), *callbacks, Resumer(initial_epoch, restores)]
-        _keras.begin_with_epoch(self, None)  # Keras does not forget what an earlier fit restored
-        self._epochs_done = None
-        fit_arguments = {
-            "batch_size": batch_size,
-            "epochs": epochs,
-            "verbose": verbose,
-            "callbacks": callbacks,
-            "initial_epoch": initial_epoch,
-            "steps_per_epoch": steps_per_epoch,
-            "validation_steps": validation_steps,
-            "validation_batch_size": validation_batch_size,
-            "validation_freq": validation_freq,
-        }
-        if self.partner == "split":
-            return super().fit(
+        data = {"x": x, "y": y, "sample_weight": sample_weight, "shuffle": shuffle, "class_weight": class_weight}
+        if self.partner == "stream":
+            if validation_split and validation_data is None:
+                (x, y, sample_weight), validation_data = _keras.array_slicing.train_validation_split(
+                    (x, y, sample_weight), validation_split=validation_split
+                )
+            inputs = getattr(self.base_model, "inputs", None)
+            pairs = pair_up(
                 x,
                 y,
-                validation_split=validation_split,
-                validation_data=validation_data,
-                shuffle=shuffle,
-                class_weight=class_weight,
-                sample_weight=sample_weight,
-                **fit_arguments,
+                sample_weight,
+                batch_size,
+                steps_per_epoch,
+                shuffle,
+                class_weight,
+                num_inputs=self._num_inputs,
+                input_rank=len(inputs[0].shape) if inputs else None,
             )
-        if validation_split and validation_data is None:
-            (x, y, sample_weight), validation_data = _keras.array_slicing.train_validation_split(
-                (x, y, sample_weight), validation_split=validation_split
-            )
-        inputs = getattr(self.base_model, "inputs", None)
-        adapter = pair_up(
-            x,
-            y,
-            sample_weight,
-            batch_size,
-            steps_per_epoch,
-            shuffle,
-            class_weight,
-            num_inputs=self._num_inputs,
-            input_rank=len(inputs[0].shape) if inputs else None,
+            data, validation_split = {"x": pairs}, 0.0
+        history = super().fit(
+            **data,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=self._training_state.begin(callbacks, initial_epoch),
+            validation_split=validation_split,
+            validation_data=validation_data,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+            validation_freq=validation_freq,
         )
-        history = super().fit(adapter, validation_data=validation_data, **fit_arguments)
         if history.epoch and "loss" not in history.history:
             raise ValueError(_keras.NO_BATCH)
         return history
@@ -411,25 +285,21 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
     @property
     def metrics(self):
         own = (self._match_loss_tracker, self._match_weight_tracker)
-        return [metric for metric in super().metrics if not (self.is_evaluating and any(metric is m for m in own))]
+        return [metric for metric in super().metrics if not (self._is_evaluating and any(metric is m for m in own))]
 
-    def evaluate(self, *args, **kwargs):
-        with self._evaluation():
-            return super().evaluate(*args, **kwargs)
-
-    def test_on_batch(self, *args, **kwargs):
-        with self._evaluation():
-            return super().test_on_batch(*args, **kwargs)
-
-    @contextlib.contextmanager
-    def _evaluation(self):
-        self.is_evaluating = True
-        try:
-            yield
-        finally:
-            self.is_evaluating = False
+    def test_step(self, *args):
+        return _replicas.logs(super().test_step(*args))
 
     # The rest is the plain model's
+
+    @property
+    def _num_inputs(self):
+        inputs = getattr(self.base_model, "inputs", None)
+        return len(inputs) if inputs else None
+
+    @property
+    def output_names(self):
+        return getattr(self.base_model, "output_names", None)
 
     def summary(self, *args, **kwargs):
         return self.base_model.summary(*args, **kwargs)
@@ -437,13 +307,17 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
     def export(self, *args, **kwargs):
         return self.base_model.export(*args, **kwargs)
 
-    def first_batch(self, batch):
-        return self._split(batch)[0]
-
-    def while_building(self):
-        return _in_progress(_Step(None))
-
     # Serialization
+
+    def save_own_variables(self, store):
+        """Saves λ and, which Keras does not, what a killed training needs to go on as it would have gone on."""
+        super().save_own_variables(store)
+        self._training_state.save(store)
+
+    def load_own_variables(self, store):
+        super().load_own_variables({name: store[name] for name in store.keys() if name.isdigit()})  # noqa: SIM118
+        self._match_weight.refresh()
+        self._training_state.load(store)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -474,30 +348,3 @@ def _in_progress(step):
         yield
     finally:
         _step.reset(token)
-
-
-def _is_shape(value):
-    return isinstance(value, (tuple, list)) and all(size is None or isinstance(size, int) for size in value)
-
-
-def _may_be_classes(labels):
-    """Whether they are one tensor of a shape that class indices or one-hot labels have."""
-    return hasattr(labels, "shape") and len(labels.shape) in (1, 2)
-
-
-def _halves(features, labels):
-    """The two halves of one batch, with the samples of each class dealt out to them in turn."""
-    num_samples = ops.shape(features)[0]
-    order = ops.arange(num_samples, dtype="int32")
-    if labels is not None:
-        labels = ops.convert_to_tensor(labels)
-        if len(labels.shape) == 2:
-            labels = ops.argmax(labels, axis=1) if labels.shape[1] > 1 else labels[:, 0]
-        order = ops.argsort(ops.cast(labels, "int32") * num_samples + order)
-    order = ops.concatenate([order[0::2], order[1::2]])
-    half = (num_samples + 1) // 2
-    features = ops.take(features, order, axis=0)
-    if labels is None:
-        return features[:half], None, features[half:], None
-    labels = ops.take(labels, order, axis=0)
-    return features[:half], labels[:half], features[half:], labels[half:]

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_itdm.checks import is_number, is_positive_number
+from keras_itdm._checks import is_number, is_positive_number
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")

@@ -18,7 +18,7 @@ import math
 import keras
 from keras import ops
 
-from keras_itdm.checks import check_flags
+from keras_itdm._checks import check_flags
 from keras_itdm.kernels import check_kernel
 from keras_itdm.layouts import (
     Blocks,

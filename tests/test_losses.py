@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_itdm.kernels import GaussianMixture
-from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss, class_indices
+from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
 from tests import reference
 
 SIZES = [(1, 1, 3), (2, 1, 4), (10, 7, 5), (40, 64, 128), (150, 150, 64)]
@@ -149,13 +149,6 @@ def test_one_hot_column_and_soft_labels_are_the_same_as_integers():
     assert float(loss(h1, np.eye(4)[y1] * 0.8 + 0.05, h2, np.eye(4)[y2] * 0.8 + 0.05)) == expected
     assert float(loss(h1, y1.astype("float32"), h2, y2.astype("uint8"))) == expected
     assert float(ClassConditionalMMD()(h1, np.eye(4)[y1], h2, np.eye(4)[y2])) == expected
-
-
-def test_labels_that_are_no_class_index_mark_unlabelled_samples():
-    labels = keras.ops.convert_to_numpy(class_indices(np.array([0.0, 2.0, 3.0, -1.0, 1.5, np.nan, 2.0**33]), 3))
-    assert labels.tolist() == [0, 2, -1, -1, -1, -1, -1]
-    labels = keras.ops.convert_to_numpy(class_indices(np.array([[0, 1, 0], [0, 0, 0], [0.5, 0.2, 0.3]]), 3))
-    assert labels.tolist() == [1, -1, 0]
 
 
 def test_features_of_higher_rank_are_flattened_and_cast():

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from keras_itdm import ITDMModel
-from keras_itdm.model import _halves
 from tests import reference
 from tests.networks import data
 
@@ -15,24 +14,6 @@ def dealt(y):
         for turn, position in enumerate(np.flatnonzero(y == label)):
             (first, second)[turn % 2].append(position)
     return first, second
-
-
-@pytest.mark.parametrize("form", ["indices", "column", "one-hot"])
-def test_each_class_is_dealt_out_evenly(form):
-    y = np.random.default_rng(0).integers(4, size=31)
-    labels = {"indices": y, "column": y[:, None], "one-hot": np.eye(4)[y]}[form]
-    h1, y1, h2, y2 = (keras.ops.convert_to_numpy(part) for part in _halves(np.arange(31.0), labels))
-    assert sorted([*h1, *h2]) == list(range(31))
-    for label in range(4):
-        position = np.flatnonzero(y == label)
-        halves = [position[0::2].tolist(), position[1::2].tolist()]
-        assert sorted([h1[y1 == label].tolist(), h2[y2 == label].tolist()]) == sorted(halves)
-
-
-def test_without_labels_the_samples_are_dealt_by_turns():
-    h1, _, h2, _ = _halves(np.arange(5.0), None)
-    assert keras.ops.convert_to_numpy(h1).tolist() == [0, 2, 4]
-    assert keras.ops.convert_to_numpy(h2).tolist() == [1, 3]
 
 
 def split_model():

@@ -3,15 +3,14 @@
 import keras
 import numpy as np
 
-from keras_itdm.callbacks.feature_samples import FeatureSamples
-from keras_itdm.checks import check_flags, check_integer
+from keras_itdm._checks import check_flags, check_integer
+from keras_itdm._two_sample_test import p_value, permute
+from keras_itdm.callbacks._feature_callback import FeatureCallback
 from keras_itdm.kernels import check_kernel
-from keras_itdm.losses import class_indices
-from keras_itdm.permutation_test import count_classes, p_value, permute
 from keras_itdm.two_sample import flatten_features
 
 
-class FeatureDiscrepancy(keras.callbacks.Callback):
+class FeatureDiscrepancy(FeatureCallback):
     """Logs MMD between the features of training and validation data, with its p-value, as an epoch ends.
 
     It works with an `ITDMModel` and, given `feature_layer`, with any compiled Keras model. What it logs can be used as any
@@ -84,70 +83,56 @@ class FeatureDiscrepancy(keras.callbacks.Callback):
         seed=0,
         name="feature_mmd",
     ):
-        super().__init__()
-        check_integer("every", every, least=1)
+        super().__init__(train_data, validation_data, feature_layer, every, max_samples, label_fn, batch_size, seed)
         check_integer("permutations", permutations, least=0)
         check_flags(by_class=by_class, unbiased=unbiased)
         self.by_class = by_class
         self.permutations = permutations
-        self.every = every
         self.unbiased = unbiased
         self.kernel = check_kernel(kernel)
-        self.seed = seed
         self.name = name
-        self._samples = FeatureSamples(
-            train_data, validation_data, feature_layer, max_samples, label_fn, batch_size, seed
-        )
 
     def on_train_begin(self, logs=None):
-        self._samples.set_model(self.model)
-        self._first_epoch = None
-        self._classes = self._classes_of_samples() if self.by_class else None
+        super().on_train_begin(logs)
+        self._classes, self._num_classes, self._compared = None, 1, ()
+        if self.by_class:
+            self._classes, self._num_classes = self.classes()
+            self._compared = self._classes_in_common()
 
-    def _classes_of_samples(self):
-        labels = self._samples.labels()
-        for argument, y in zip(("train_data", "validation_data"), labels, strict=True):
-            if y is None:
+    def _classes_in_common(self):
+        for argument, classes in zip(("train_data", "validation_data"), self._classes, strict=True):
+            if classes is None:
                 raise ValueError(f"`by_class=True` needs labels: {argument}=(x, y). Received `{argument}` without")
-        self._num_classes = count_classes(*labels)
-        classes = [keras.ops.convert_to_numpy(class_indices(y, self._num_classes)) for y in labels]
-        self._compared = np.intersect1d(*classes)
-        self._compared = self._compared[self._compared >= 0]
-        if not len(self._compared):
+        in_common = np.intersect1d(*self._classes)
+        in_common = in_common[in_common >= 0]
+        if not len(in_common):
             raise ValueError(
                 "The samples of training and validation data should have a class in common. They have none"
             )
-        return classes
+        return in_common
 
-    def on_epoch_end(self, epoch, logs=None):
-        if self._first_epoch is None:
-            self._first_epoch = epoch
-        if logs is not None and (epoch - self._first_epoch) % self.every == 0:
+    def look(self, epoch, logs):
+        if logs is not None:
             logs.update(self._measure())
 
     def _measure(self):
-        x, y = (keras.ops.convert_to_numpy(f) for f in flatten_features(*self._samples.features()))
+        x, y = (keras.ops.convert_to_numpy(f) for f in flatten_features(*self.features()))
         classes = self._classes or [np.zeros(len(x), "int32"), np.zeros(len(y), "int32")]
-        num_classes = self._num_classes if self.by_class else 1
         statistics, _ = permute(
             x,
             y,
             *classes,
-            num_classes,
+            self._num_classes,
             self.permutations,
             np.random.default_rng(self.seed),
             self.kernel,
             self.unbiased,
         )
         values = {self.name: statistics.mean(axis=0)}
-        if self.by_class:
-            values |= {f"{self.name}_class_{k}": statistics[k] for k in self._compared}
+        values |= {f"{self.name}_class_{k}": statistics[k] for k in self._compared}
         measured = {}
         for key, statistic in values.items():
             measured[key] = float(statistic[0])
             if self.permutations:
                 measured[f"{key}_p"] = float(p_value(statistic))
         return measured
-
-    def on_train_end(self, logs=None):
-        self._samples.release()

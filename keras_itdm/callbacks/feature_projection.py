@@ -2,11 +2,9 @@
 
 import pathlib
 
-import keras
 import numpy as np
 
-from keras_itdm.callbacks.feature_samples import FeatureSamples
-from keras_itdm.checks import check_integer
+from keras_itdm.callbacks._feature_callback import FeatureCallback
 
 METHODS = {"tsne": "t-SNE", "pca": "PCA"}
 # Okabe and Ito's palette, safe for the colour-blind, and two more.
@@ -22,10 +20,11 @@ _COLOURS = [
     "#999999",
     "#7b4f00",
 ]
+_NO_CLASS = "#cccccc"
 _MOST_IN_LEGEND = 20
 
 
-class FeatureProjection(keras.callbacks.Callback):
+class FeatureProjection(FeatureCallback):
     """Draws the features of training and validation data in the plane, coloured by class, every so many epochs.
 
     Training samples are dots, validation samples crosses: where a class overfits, its crosses lie apart from its dots. The
@@ -79,8 +78,7 @@ class FeatureProjection(keras.callbacks.Callback):
         batch_size=32,
         seed=0,
     ):
-        super().__init__()
-        check_integer("every", every, least=1)
+        super().__init__(train_data, validation_data, feature_layer, every, max_samples, label_fn, batch_size, seed)
         if method not in METHODS:
             raise ValueError(f"`method` should be one of {list(METHODS)}. Received: {method!r}")
         if directory is None and log_dir is None:
@@ -89,42 +87,34 @@ class FeatureProjection(keras.callbacks.Callback):
         self.directory = None if directory is None else pathlib.Path(directory)
         self.log_dir = None if log_dir is None else pathlib.Path(log_dir)
         self.method = method
-        self.every = every
-        self.seed = seed
-        self._samples = FeatureSamples(
-            train_data, validation_data, feature_layer, max_samples, label_fn, batch_size, seed
-        )
 
     def on_train_begin(self, logs=None):
-        self._samples.set_model(self.model)
-        self._labels = [None if y is None else _as_indices(y) for y in self._samples.labels()]
-        self._first_epoch = self._last_drawn = self._epoch = self._points = self._writer = None
+        super().on_train_begin(logs)
+        self._classes, _ = self.classes()
+        self._last_drawn = self._epoch = self._points = self._writer = None
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._first_epoch is None:
-            self._first_epoch = epoch
         self._epoch = epoch
-        if (epoch - self._first_epoch) % self.every == 0:
-            self._draw(epoch)
+        super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs=None):
         if self._epoch != self._last_drawn:
-            self._draw(self._epoch)
+            self.look(self._epoch, logs)
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        self._samples.release()
+        super().on_train_end(logs)
 
-    def _draw(self, epoch):
+    def look(self, epoch, logs):
         self._last_drawn = epoch
-        features = np.concatenate([f.reshape(len(f), -1) for f in self._samples.features()])
+        features = np.concatenate([f.reshape(len(f), -1) for f in self.features()])
         axes = ("", "")
         if np.isfinite(features).all():
             self._points, axes = project(features, self.method, self._points, self.seed)
             halves = np.split(self._points, 2)
         else:
             halves = None
-        figure = picture(halves, self._labels, axes, f"epoch {epoch + 1}, {METHODS[self.method]}")
+        figure = picture(halves, self._classes, axes, f"epoch {epoch + 1}, {METHODS[self.method]}")
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
             figure.savefig(self.directory / f"epoch_{epoch + 1:04d}.png")
@@ -150,6 +140,7 @@ def project(features, method, previous=None, seed=0):
 
     `previous` are the points of the same samples in the picture before.
     """
+    from scipy.linalg import orthogonal_procrustes
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -171,14 +162,20 @@ def project(features, method, previous=None, seed=0):
     perplexity = min(30.0, (len(features) - 1) / 3)
     points = TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(features)
     if previous is not None:
-        # Turned to where the samples were, since directions mean nothing: the orthogonal Procrustes problem.
-        left, _, right = np.linalg.svd(points.T @ previous)
-        points = points @ (left @ right)
+        # Turned to where the samples were, since directions mean nothing.
+        points = points @ orthogonal_procrustes(points, previous)[0]
     return points, ("", "")
 
 
-def picture(halves, labels, axis_names, title):
-    """A matplotlib `Figure` of the points of training and validation samples; of none, if `halves` is `None`."""
+def picture(halves, classes, axis_names, title):
+    """A matplotlib `Figure` of the points of training and validation samples.
+
+    Args:
+        halves: Points of either, NumPy arrays of shape `(samples, 2)`; `None` if there are none.
+        classes: Class indices of either, with -1 for samples of no class, which are drawn in grey; or `None`s.
+        axis_names: Names of the two axes.
+        title: Of the picture.
+    """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -189,12 +186,14 @@ def picture(halves, labels, axis_names, title):
     if halves is None:
         axis.text(0.5, 0.5, "features are not finite", ha="center", va="center", transform=axis.transAxes)
         return figure
-    labelled = all(y is not None for y in labels)
-    classes = np.unique(np.concatenate(labels)) if labelled else np.array([0])
-    palette = _COLOURS if len(classes) <= len(_COLOURS) else colormaps["turbo"](np.linspace(0, 1, len(classes)))
+    by_class = all(of_half is not None for of_half in classes)
+    present = np.unique(np.concatenate(classes)) if by_class else np.array([])
+    present = present[present >= 0]
+    palette = _COLOURS if len(present) <= len(_COLOURS) else colormaps["turbo"](np.linspace(0, 1, len(present)))
+    colour_of = dict(zip(present.tolist(), palette, strict=False))
     markers = {"o": {"s": 9, "linewidths": 0}, "x": {"s": 16, "linewidths": 0.9}}
-    for points, y, (marker, style) in zip(halves, labels, markers.items(), strict=True):
-        colours = [palette[i] for i in np.searchsorted(classes, y)] if labelled else palette[5]
+    for points, of_half, (marker, style) in zip(halves, classes, markers.items(), strict=True):
+        colours = [colour_of.get(k, _NO_CLASS) for k in of_half.tolist()] if len(present) else _COLOURS[5]
         axis.scatter(*points.T, c=colours, marker=marker, alpha=0.7, **style)
     if not any(axis_names):
         axis.set(xticks=[], yticks=[])
@@ -203,19 +202,13 @@ def picture(halves, labels, axis_names, title):
         Line2D([], [], marker="o", label="training", **grey),
         Line2D([], [], marker="x", label="validation", **grey),
     ]
-    if labelled and len(classes) <= _MOST_IN_LEGEND:
+    if len(present) <= _MOST_IN_LEGEND:
         handles += [
             Line2D([], [], marker="s", linestyle="", color=colour, label=f"class {k}")
-            for k, colour in zip(classes, palette, strict=False)
+            for k, colour in colour_of.items()
         ]
     axis.legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
-
-
-def _as_indices(labels):
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        return labels.argmax(axis=1)
-    return labels.reshape(len(labels))
 
 
 def _check_installed():

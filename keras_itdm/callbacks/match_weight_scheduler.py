@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_itdm.checks import is_function
+from keras_itdm._checks import is_function
 from keras_itdm.model import ITDMModel
 
 
@@ -56,8 +56,9 @@ class MatchWeightScheduler(keras.callbacks.Callback):
         self._steps_before_epoch = 0
 
     def on_train_begin(self, logs=None):
-        if not isinstance(self.model, ITDMModel):
-            raise TypeError(f"MatchWeightScheduler sets λ of an ITDMModel. Received: {type(self.model).__name__}")
+        self._itdm = self.model  # asked for between steps, `self.model` would have all variables handed back on JAX
+        if not isinstance(self._itdm, ITDMModel):
+            raise TypeError(f"MatchWeightScheduler sets λ of an ITDMModel. Received: {type(self._itdm).__name__}")
         self._read = self.schedule
         if self._by_step and keras.backend.backend() == "jax":
             import jax
@@ -77,7 +78,7 @@ class MatchWeightScheduler(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._by_step and batch > 0:
-            accumulated = self._model.optimizer.gradient_accumulation_steps or 1
+            accumulated = self._itdm.optimizer.gradient_accumulation_steps or 1
             # Not a Python number: TensorFlow never forgets one that it has met.
             self._set(self._read(np.int32(self._steps_before_epoch + batch // accumulated)))
 
@@ -85,7 +86,7 @@ class MatchWeightScheduler(keras.callbacks.Callback):
         number = ops.convert_to_numpy(value)
         if number.size != 1:
             raise ValueError(f"The schedule should give one number. Received: {value!r}")
-        self._model.match_weight = number.item()  # `self.model` would have all variables handed back on JAX
+        self._itdm.match_weight = number.item()
 
     def get_config(self):
         schedule = keras.saving.serialize_keras_object(self.schedule)

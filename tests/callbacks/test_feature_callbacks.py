@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from keras_itdm.callbacks import FeatureProjection
+from keras_itdm.callbacks._samples import choose_samples
 from keras_itdm.callbacks.feature_projection import picture, project
-from keras_itdm.callbacks.feature_samples import _choose
 
 
 def choose(data, num_samples, seed=0):
-    return _choose(data, "train_data", num_samples, np.random.default_rng(seed))
+    return choose_samples(data, "train_data", num_samples, np.random.default_rng(seed))
 
 
 def test_a_stream_is_sampled_as_evenly_as_arrays():
@@ -72,6 +72,10 @@ def test_training_and_validation_samples_are_told_apart():
     assert texts == ["training", "validation", "class 0", "class 1", "class 2", "class 7"]
     axis = picture(halves, [None, None], ("", ""), "epoch 1").axes[0]
     assert len(axis.get_legend().get_texts()) == 2
+    axis = picture(halves, [np.array([0, -1, 0, -1]), np.array([-1, 0, -1])], ("", ""), "epoch 1").axes[0]
+    grey = axis.collections[0].get_facecolors()[1]
+    assert np.array_equal(grey, axis.collections[0].get_facecolors()[3]) and len(set(grey[:3])) == 1
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["training", "validation", "class 0"]
     assert picture(None, [None, None], ("", ""), "epoch 1").axes[0].texts[0].get_text() == "features are not finite"
 
 

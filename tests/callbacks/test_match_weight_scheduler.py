@@ -60,7 +60,7 @@ def test_set_between_steps_of_fit():
     with pytest.raises(KeyboardInterrupt):
         model.fit(x, y, batch_size=20, verbose=0, callbacks=[SetEachStep(last_step=2)])
     assert model.match_weight == 3
-    model._match_weight.assign(0.25)  # as loading weights does
+    model._match_weight.variable.assign(0.25)  # as loading weights does
     assert model.fit(x, y, batch_size=20, verbose=0).history["match_weight"] == [0.25]
 
 
@@ -84,7 +84,7 @@ def test_a_schedule_that_gives_no_weight_stops_training(value):
 
 def test_a_plain_model_is_refused():
     model = compiled(convolutional())
-    with pytest.raises(TypeError, match="schedules an ITDMModel"):
+    with pytest.raises(TypeError, match="sets λ of an ITDMModel"):
         model.fit(*data(), verbose=0, callbacks=[MatchWeightScheduler(lambda epoch, match_weight: 0.3)])
 
 

@@ -15,9 +15,9 @@ import typing
 import numpy as np
 from keras import ops
 
-from keras_itdm.checks import check_flags, check_integer
+from keras_itdm._checks import check_flags, check_integer
+from keras_itdm._labels import class_indices, count_classes
 from keras_itdm.kernels import check_kernel
-from keras_itdm.losses import class_indices
 from keras_itdm.two_sample import flatten_features
 
 # Shares below which a difference is rounding error: of ‖x‖² + ‖y‖², where two samples coincide, and of the statistic, where
@@ -200,13 +200,6 @@ def p_value(statistics):
     at_least = statistics[..., 1:] >= observed - _TIED * np.abs(observed)
     share = (1 + at_least.sum(axis=-1)) / statistics.shape[-1]
     return np.where(np.isfinite(observed[..., 0]), share, np.nan)
-
-
-def count_classes(*labels):
-    """The width of one-hot labels, or the largest label plus one."""
-    arrays = [ops.convert_to_numpy(y) for y in labels]
-    widths = [y.shape[1] for y in arrays if y.ndim == 2 and y.shape[1] > 1]
-    return widths[0] if widths else max(1, 1 + max(int(y.max(initial=-1)) for y in arrays))
 
 
 def _classes(labels, num_classes, num_samples):

@@ -25,20 +25,20 @@ def evaluate(function, tensors, synchronized):
         Keras averages over replicas; elsewhere the mean over the shares.
     """
     if synchronized:
-        return function(*(_gather(tensors) if take_turns() else tensors))
+        return function(*(_gather(tensors) if is_replica() else tensors))
     num_shares = _num_shares_on_jax()
     if num_shares == 1:
         return function(*tensors)
 
-    def deal_out(values):
+    def into_shares(values):
         return ops.reshape(values, (num_shares, -1, *values.shape[1:]))
 
-    shares = tree.map_structure(deal_out, tensors, none_is_leaf=False)
+    shares = tree.map_structure(into_shares, tensors, none_is_leaf=False)
     return ops.mean(ops.vectorized_map(lambda share: function(*share), shares))
 
 
-def take_turns():
-    """Whether this is one of several replicas of `tf.distribute`, which are traced in turns: up to a gathering, one by one."""
+def is_replica():
+    """Whether this is one of several replicas of `tf.distribute`. They are traced in turns: up to a gathering, one by one."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -68,9 +68,9 @@ def _num_shares_on_jax():
     return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
 
 
-def share_of_mean(loss):
-    """What a replica of `tf.distribute` adds for a loss whose mean over replicas counts, since Keras sums gradients."""
-    if not take_turns():
+def scale_loss(loss):
+    """The part of a replica of `tf.distribute` in a loss of which the mean over replicas counts: Keras sums gradients."""
+    if not is_replica():
         return loss
     import tensorflow as tf
 
@@ -79,7 +79,7 @@ def share_of_mean(loss):
 
 def logs(values):
     """The logs of a step, as scalars; in one of several workers as vectors of one number, over which Keras takes the mean."""
-    if not take_turns():
+    if not is_replica():
         return values
     import tensorflow as tf
 

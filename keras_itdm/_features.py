@@ -1,4 +1,4 @@
-"""Finding the layer whose output is matched, and reading that output off a forward pass."""
+"""The features: finding the layer whose output they are, and reading them off a forward pass."""
 
 import contextlib
 import contextvars
@@ -11,7 +11,7 @@ from keras import tree
 
 from keras_itdm._keras import sublayers
 
-_reading = contextvars.ContextVar("keras_itdm_reading", default=None)
+_reading = contextvars.ContextVar("keras_itdm_reading", default=(None, None))  # layer and Reading
 
 
 def find_layer(model, path):
@@ -80,23 +80,51 @@ def _why_without_output(model, layer):
     return None
 
 
-@contextlib.contextmanager
-def read_output(layer):
-    """Collects what `layer` returns whenever it is called in this thread while the context is open.
+class Reading:
+    """What a layer returns while the context of `read_features` is open.
 
-    Args:
-        layer: A layer.
+    Attributes:
+        outputs: List of what it returned, one for each of its calls.
+    """
+
+    def __init__(self, path):
+        self._path = path
+        self.outputs = []
+
+    def features(self):
+        """The one tensor that the layer returned.
+
+        Raises:
+            ValueError: if it was not called, was called several times, or does not return one tensor.
+        """
+        tensors = tree.flatten(self.outputs[0]) if self.outputs else []
+        if len(self.outputs) == len(tensors) == 1:
+            return tensors[0]
+        happened = (
+            "the model does not call it in training"
+            if not self.outputs
+            else f"the model calls it {len(self.outputs)} times"
+            if len(self.outputs) > 1
+            else f"it returns {len(tensors)} tensors"
+        )
+        raise ValueError(f"The feature layer '{self._path}' has no output of its own: {happened}.")
+
+
+@contextlib.contextmanager
+def read_features(model, path):
+    """Reads what the layer of `model` at `path` returns whenever it is called in this thread while the context is open.
 
     Yields:
-        List of the outputs.
+        A `Reading`.
     """
+    layer = find_layer(model, path)
     if not hasattr(layer.call, "is_read"):
         # Past `__setattr__`, which tracks: the layer saves, clones and loads as before.
         object.__setattr__(layer, "call", _readable(layer))
-    outputs = []
-    token = _reading.set((layer, outputs))
+    reading = Reading(path)
+    token = _reading.set((layer, reading))
     try:
-        yield outputs
+        yield reading
     finally:
         _reading.reset(token)
 
@@ -107,31 +135,13 @@ def _readable(layer):
     @functools.wraps(call)
     def call_and_tell(*args, **kwargs):
         output = call(*args, **kwargs)
-        reading = _reading.get()
-        if reading is not None and reading[0] is layer:
-            reading[1].append(output)
+        read_layer, reading = _reading.get()
+        if read_layer is layer:
+            reading.outputs.append(output)
         return output
 
     call_and_tell.is_read = True
     return call_and_tell
-
-
-def the_output(outputs, path):
-    """The one tensor among what `read_output` collected for the layer at `path`.
-
-    Raises:
-        ValueError: if the layer was not called, was called several times, or does not return one tensor.
-    """
-    if len(outputs) != 1 or len(tree.flatten(outputs[0])) != 1:
-        happened = (
-            "the model does not call it in training"
-            if not outputs
-            else f"the model calls it {len(outputs)} times"
-            if len(outputs) > 1
-            else f"it returns {len(tree.flatten(outputs[0]))} tensors"
-        )
-        raise ValueError(f"The feature layer '{path}' has no output of its own: {happened}.")
-    return tree.flatten(outputs[0])[0]
 
 
 def run_model(model, inputs, training):
@@ -141,3 +151,12 @@ def run_model(model, inputs, training):
     """
     takes_training = "training" in inspect.signature(model.call).parameters
     return model(inputs, training=training if takes_training else None)
+
+
+def features_without_trace(model, path, inputs, training):
+    """The features that a forward pass of its own gives, which leaves no trace: whatever it does to the state of the model,
+    such as moving averages, random seeds and losses that layers add, is dropped. Gradients flow."""
+    state = [(variable, variable.value) for variable in model.variables]  # on JAX one left out would have no gradient
+    with keras.StatelessScope(state), read_features(model, path) as reading:
+        run_model(model, inputs, training)
+    return reading.features()

@@ -41,19 +41,6 @@ def check_match_weight(value):
     return float(value)
 
 
-def check_no_strings(labels):
-    """
-    Raises:
-        ValueError: if the dtype of an array or tensor is one of strings or Python objects.
-    """
-    dtype = getattr(labels, "dtype", None)
-    if "string" in str(dtype) or getattr(dtype, "kind", None) in ("O", "S", "U", "T"):
-        raise ValueError(
-            "Labels should be class indices or one-hot. Received strings or objects: encode them, for example with "
-            f"keras.layers.StringLookup. Received: dtype {dtype}"
-        )
-
-
 def check_flags(**flags):
     """
     Raises:

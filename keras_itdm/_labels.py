@@ -1,0 +1,196 @@
+"""From targets to classes: which part of the targets are the labels, and which class each sample is of.
+
+One rule for all that reads labels. A class index is a whole number of at least 0 and below the number of classes K; a one-hot
+row, or soft labels, stand for the class of their largest entry. Whatever else there is, such as -1, a number from K on, a
+fraction, NaN or a row of zeros, is no class: the sample takes no part where classes are compared.
+"""
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_itdm._checks import is_function
+
+NO_CLASS = -1
+
+
+def check_label_fn(label_fn):
+    """
+    Raises:
+        ValueError: if it says nothing about where labels are.
+    """
+    names_output = isinstance(label_fn, (str, int)) and not isinstance(label_fn, bool)
+    if not (label_fn is None or names_output or is_function(label_fn)):
+        raise ValueError(
+            f"`label_fn` should be the name or index of an output, or a function from y to labels. Received: {label_fn!r}"
+        )
+
+
+def labels_of(targets, label_fn, output_names=None, needed=False):
+    """The labels, out of the targets of a batch.
+
+    Args:
+        targets: `y` as a batch holds it: labels alone, or a list or dict of several parts.
+        label_fn: As in `ITDMModel`: the name or index of a part, a function from `y` to the labels, or `None`.
+        output_names: Names of the model's outputs, in the order of the parts of a list.
+        needed: Whether labels in parts are of no use.
+
+    Raises:
+        ValueError: if `label_fn` names no part, or there are several and it is `None` although labels are needed.
+    """
+    if targets is None or label_fn is None:
+        if needed and tree.is_nested(targets):
+            raise ValueError(
+                "The targets have several parts. Say which to match on: ITDMModel(..., label_fn=...) takes the name "
+                "or index of an output, or a function from y to labels. Received targets: "
+                f"{list(targets) if isinstance(targets, dict) else f'{len(targets)} of them'}"
+            )
+        return targets
+    return label_fn(targets) if callable(label_fn) else _part(targets, label_fn, output_names)
+
+
+def _part(structure, key, output_names):
+    if isinstance(structure, (list, tuple)) and isinstance(key, str) and key in (output_names or []):
+        key = output_names.index(key)
+    try:
+        return structure[key]
+    except (KeyError, IndexError, TypeError):
+        parts = list(structure) if isinstance(structure, dict) else f"{len(tree.flatten(structure))} parts"
+        raise ValueError(f"`label_fn={key!r}` names no part of the targets, which have: {parts}") from None
+
+
+def num_classes_of(output_shape, label_fn, output_names=None):
+    """The number of classes, the width of the model's output.
+
+    Args:
+        output_shape: Shape of the output, or a list or dict of those of several.
+        label_fn: As in `labels_of`; a name or index says which output it is.
+        output_names: As in `labels_of`.
+
+    Raises:
+        ValueError: if that output is not of shape `(batch, classes)` with two classes or more.
+    """
+    if isinstance(label_fn, (str, int)) and not _is_shape(output_shape):
+        output_shape = _part(output_shape, label_fn, output_names)
+    if not _is_shape(output_shape) or len(output_shape) != 2 or output_shape[1] in (None, 1):
+        raise ValueError(
+            "The number of classes cannot be inferred from the model's output, which should be of shape (batch, "
+            f"classes), with two classes or more. Received: {output_shape}. Pass "
+            "matching=keras_itdm.losses.ClassConditionalMMD(num_classes=...), or match jointly: matching='joint'."
+        )
+    return output_shape[1]
+
+
+def _is_shape(value):
+    return isinstance(value, (tuple, list)) and all(size is None or isinstance(size, int) for size in value)
+
+
+def check_no_strings(labels):
+    """
+    Raises:
+        ValueError: if the dtype of an array or tensor is one of strings or Python objects.
+    """
+    dtype = getattr(labels, "dtype", None)
+    if "string" in str(dtype) or getattr(dtype, "kind", None) in ("O", "S", "U", "T"):
+        raise ValueError(
+            "Labels should be class indices or one-hot. Received strings or objects: encode them, for example with "
+            f"keras.layers.StringLookup. Received: dtype {dtype}"
+        )
+
+
+def as_labels(labels, num_samples=None):
+    """Labels as a tensor.
+
+    Args:
+        labels: Array, tensor or list.
+        num_samples: How many there should be, or `None` if that is not known.
+
+    Raises:
+        ValueError: if they are not numbers, or there are not as many.
+    """
+    if isinstance(labels, (list, tuple)):
+        labels = np.asarray(labels)
+    check_no_strings(labels)
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.dtype.itemsize > 2:
+        labels = np.clip(labels, NO_CLASS, np.iinfo("int32").max).astype("int32")  # JAX would keep the last 32 bits
+    labels = ops.convert_to_tensor(labels)
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    if "complex" in dtype:
+        raise ValueError(f"Labels should be class indices or one-hot. Received: dtype {dtype}")
+    num_labels = labels.shape[0] if len(labels.shape) else None
+    if None not in (num_samples, num_labels) and num_samples != num_labels:
+        raise ValueError(
+            f"There should be one label a sample. Received: {num_labels} labels for the features of {num_samples} samples"
+        )
+    return labels
+
+
+def class_indices(labels, num_classes=None):
+    """The class of each sample.
+
+    Args:
+        labels: Class indices of shape `(samples,)` or `(samples, 1)`, or one-hot or soft labels of shape
+            `(samples, classes)`.
+        num_classes: K. `None` for any: whatever the width of one-hot labels is, however large an index.
+
+    Returns:
+        Int32 tensor of shape `(samples,)`: indices below K, and -1 for samples of no class.
+
+    Raises:
+        ValueError: if labels are of another shape, or not numbers.
+    """
+    labels = as_labels(labels)
+    shape = tuple(labels.shape)
+    if keras.backend.standardize_dtype(labels.dtype) in ("bool", "int8", "uint8", "int16", "uint16"):
+        labels = ops.cast(labels, "int32")  # which holds `num_classes` too
+    if len(shape) == 2 and shape[1] == 1:
+        labels = labels[:, 0]
+    elif len(shape) == 2 and shape[1] == (num_classes or shape[1]):
+        indices = ops.cast(ops.argmax(labels, axis=1), "int32")
+        return ops.where(ops.max(labels, axis=1) > 0, indices, NO_CLASS)
+    elif len(shape) != 1:
+        raise ValueError(
+            "Labels should be class indices of shape (samples,) or (samples, 1), or one-hot of shape "
+            f"(samples, {num_classes or 'classes'}). Received: shape {shape}"
+        )
+    indices = ops.cast(labels, "int32")
+    below = np.iinfo("int32").max if num_classes is None else num_classes
+    in_range = (labels >= 0) & (labels < below) & (ops.cast(indices, labels.dtype) == labels)
+    return ops.where(in_range, indices, NO_CLASS)
+
+
+def may_be_labels(targets):
+    """Whether targets are one tensor of a shape that class indices or one-hot labels have."""
+    return hasattr(targets, "shape") and len(targets.shape) in (1, 2)
+
+
+def count_classes(*labels):
+    """The width of one-hot labels, or the largest class index plus one; at least 1."""
+    labels = [as_labels(y) for y in labels]
+    widths = [y.shape[1] for y in labels if len(y.shape) == 2 and y.shape[1] > 1]
+    largest = [int(ops.convert_to_numpy(class_indices(y)).max(initial=0)) for y in labels]
+    return widths[0] if widths else 1 + max(largest, default=0)
+
+
+def stratified_halves(features, labels):
+    """The two halves of a mini-batch, each class split evenly between them, by turns in the order of its samples.
+
+    Args:
+        features: Tensor of shape `(samples, ...)`.
+        labels: Labels in a form that `class_indices` takes, or `None`: all of one class.
+
+    Returns:
+        Features and labels, or `None`, of the first half and, if the samples are odd in number one less, of the second.
+    """
+    num_samples = ops.shape(features)[0]
+    order = ops.arange(num_samples, dtype="int32")
+    if labels is not None:
+        labels = as_labels(labels)
+        order = ops.argsort(class_indices(labels) * num_samples + order)
+    order = ops.concatenate([order[0::2], order[1::2]])
+    half = (num_samples + 1) // 2
+    features = ops.take(features, order, axis=0)
+    if labels is None:
+        return features[:half], None, features[half:], None
+    labels = ops.take(labels, order, axis=0)
+    return features[:half], labels[:half], features[half:], labels[half:]

@@ -1,0 +1,80 @@
+"""Match of Eq. 3 and 5, as a model takes it: with labels picked out of its targets, as many classes as it has outputs, over
+the halves of one mini-batch or two of them, on one device or several."""
+
+import keras
+from keras import ops
+
+from keras_itdm import _replicas
+from keras_itdm._labels import labels_of, may_be_labels, num_classes_of, stratified_halves
+from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
+
+MATCHINGS = {"joint": JointMMD, "class_conditional": ClassConditionalMMD}
+
+
+def loss_of(matching):
+    """The matching loss of a name, or the one that is given.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if isinstance(matching, str) and matching in MATCHINGS:
+        return MATCHINGS[matching]()
+    if isinstance(matching, MatchingLoss):
+        return matching
+    raise ValueError(f"`matching` should be one of {list(MATCHINGS)} or a MatchingLoss. Received: {matching!r}")
+
+
+class Match:
+    """Match of a model.
+
+    Args:
+        model: An `ITDMModel`, of which `matching`, `label_fn`, `output_names` and `synchronized` are looked up as needed.
+    """
+
+    def __init__(self, model):
+        self._model = model
+        self._loss = loss_of(model.matching)
+
+    def __call__(self, features, y, partner_features, partner_y):
+        """Match between the features of S1 and of S2, given the targets of both."""
+        return self._over_replicas(self._loss, features, self._labels(y), partner_features, self._labels(partner_y))
+
+    def between_halves(self, features, y):
+        """Match between the halves of one mini-batch."""
+        labels = self._labels(y)
+        if not self._loss.needs_labels and not may_be_labels(labels):
+            labels = None
+        return self._over_replicas(lambda *batch: self._loss(*stratified_halves(*batch)), features, labels)
+
+    def _over_replicas(self, function, *batches):
+        in_float32 = lambda *batches: ops.cast(function(*batches), "float32")  # noqa: E731
+        return _replicas.evaluate(in_float32, batches, self._model.synchronized)
+
+    def _labels(self, y):
+        return labels_of(y, self._model.label_fn, self._model.output_names, needed=self._loss.needs_labels)
+
+    def check_labels(self, batch):
+        """
+        Raises:
+            ValueError: if a batch, `(x, y)` or the like, lacks labels that are needed.
+        """
+        if self._loss.needs_labels and self._labels(keras.utils.unpack_x_y_sample_weight(batch)[1]) is None:
+            raise ValueError(
+                f"{type(self._loss).__name__} matches class by class and needs labels. Received data "
+                "without: give fit(x, y), or a stream of (x, y), or match jointly: matching='joint'."
+            )
+
+    def set_num_classes(self, output_shape):
+        """Tells the class-conditional loss the number of classes, if its user did not: the width of the model's output.
+
+        To be called whenever a step is traced: the model may have got another output layer since.
+
+        Args:
+            output_shape: Shape of the model's output, or those of several.
+        """
+        loss = loss_of(self._model.matching)
+        if not isinstance(loss, ClassConditionalMMD) or loss.num_classes is not None:
+            return
+        num_classes = num_classes_of(output_shape, self._model.label_fn, self._model.output_names)
+        if self._loss.num_classes != num_classes:
+            self._loss = type(loss).from_config({**loss.get_config(), "num_classes": num_classes})
