@@ -154,8 +154,8 @@ def run_model(model, inputs, training):
 
 
 def features_without_trace(model, path, inputs, training):
-    """The features that a forward pass of its own gives, which leaves no trace: whatever it does to the state of the model,
-    such as moving averages, random seeds and losses that layers add, is dropped. Gradients flow."""
+    """The features that a forward pass of its own gives, which leaves no trace: whatever it does to the state of the
+    model, such as moving averages, random seeds and losses that layers add, is dropped. Gradients flow."""
     state = [(variable, variable.value) for variable in model.variables]  # on JAX one left out would have no gradient
     with keras.StatelessScope(state), read_features(model, path) as reading:
         run_model(model, inputs, training)

@@ -1,10 +1,10 @@
-"""The one door to what is private to Keras: nothing else in this package imports `keras.src` or reaches for an attribute
-of a Keras object that begins with an underscore (ruff sees to it). Keras releases every two months; what a release moves
-is mended here. It imports nothing of this package.
+"""The one door to what is private to Keras: nothing else in this package imports `keras.src` or reaches for an
+attribute of a Keras object that begins with an underscore (ruff sees to it). Keras releases every two months; what a
+release moves is mended here. It imports nothing of this package.
 
-Each entry says why public Keras does not do, and what the public way would cost. What does without is not here: whether a
-model takes `training` (the signature of `call`), the state of seed generators (`variables` that are no `weights`), handing
-variables back on JAX (what `Callback.model` does), sharing a loss between replicas (`tf.distribute`).
+Each entry says why public Keras does not do, and what the public way would cost. What does without is not here: whether
+a model takes `training` (the signature of `call`), the state of seed generators (`variables` that are no `weights`),
+handing variables back on JAX (what `Callback.model` does), sharing a loss between replicas (`tf.distribute`).
 """
 
 import contextlib
@@ -12,24 +12,25 @@ import contextlib
 import keras
 from keras import tree
 
-# Data adapters, which Keras chooses by the type of `x`. Nothing public gives the batches that `fit` would draw. The public
-# way is a `PyDataset` or a `tf.data.Dataset` of our own: Keras' shuffling, `class_weight`, sparse arrays, workers and what it
-# objects to, written again for each kind of data, and S1 would no longer be what plain `fit` trains on.
-from keras.src.trainers import data_adapters  # noqa: F401
-from keras.src.trainers.data_adapters import array_slicing  # noqa: F401
-from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter  # noqa: F401
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter  # noqa: F401
-from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter  # noqa: F401
-from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter, make_class_weight_map_fn  # noqa: F401
-from keras.src.trainers.data_adapters.torch_data_loader_adapter import TorchDataLoaderAdapter  # noqa: F401
+# Data adapters, which Keras chooses by the type of `x`. Nothing public gives the batches that `fit` would draw. The
+# public way is a `PyDataset` or a `tf.data.Dataset` of our own: Keras' shuffling, `class_weight`, sparse arrays and
+# workers, written again for each kind of data, and S1 would no longer be what plain `fit` trains on.
+from keras.src.trainers import data_adapters as data_adapters
+from keras.src.trainers.data_adapters import array_slicing as array_slicing
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter as ArrayDataAdapter
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter as DataAdapter
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter as PyDatasetAdapter
+from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter as TFDatasetAdapter
+from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn as make_class_weight_map_fn
+from keras.src.trainers.data_adapters.torch_data_loader_adapter import TorchDataLoaderAdapter as TorchDataLoaderAdapter
 
 NO_BATCH = "The data should hold at least one batch. Received none"
 
 
 def super_batches(batches, size):
-    """`batches` or, where Keras 3.16 on JAX asks its adapters for it, so many of them stacked, for `steps_per_execution`.
+    """`batches` or, where Keras on JAX asks its adapters for it, so many of them stacked, for `steps_per_execution`.
 
-    An adapter of ours has to answer as Keras' own do; its trainer knows the last, smaller stack by its type.
+    Since 3.16 an adapter has to answer as Keras' own do; its trainer knows the last, smaller stack by its type.
     """
     if size is None:
         return batches
@@ -39,8 +40,8 @@ def super_batches(batches, size):
 
 
 def sublayers(layer):
-    """The layers directly inside a layer. In public a `Model` alone has `layers`: none that a layer of the user's own, a
-    wrapper or a block of a large model holds could be named as feature layer."""
+    """The layers directly inside a layer. In public a `Model` alone has `layers`: none that a layer of the user's own,
+    a wrapper or a block of a large model holds could be named as feature layer."""
     return layer._flatten_layers(include_self=False, recursive=False)
 
 
@@ -48,8 +49,8 @@ def sublayers(layer):
 def losses_kept(layer):
     """Keeps the losses that a model in its forward pass has added so far, while others call the same layers.
 
-    `layer` is one that is being called. The public `Layer.losses` is a copy. Without it a layer could not add a loss that
-    replicas have to meet for, and so could not match over the global batch under `tf.distribute`.
+    `layer` is one that is being called. The public `Layer.losses` is a copy. Without it a layer could not add a loss
+    that replicas have to meet for, and so could not match over the global batch under `tf.distribute`.
     """
     layers = layer._get_call_context().entry_layer._flatten_layers()
     losses = [list(layer._losses) for layer in layers]
@@ -61,8 +62,8 @@ def losses_kept(layer):
 def begin_with_epoch(model, epoch):
     """Has `fit`, once callbacks have begun, begin with this epoch, or with its `initial_epoch` for `None`.
 
-    It is how `BackupAndRestore` tells `fit`, which then does not forget. In public there is the argument alone, which is
-    read before a backup is.
+    It is how `BackupAndRestore` tells `fit`, which then does not forget. In public there is the argument alone, which
+    is read before a backup is.
     """
     model._initial_epoch = epoch
 
@@ -92,8 +93,8 @@ def skip_epochs(epoch_iterator, epochs):
 class TrainerHooks:
     """Mixin before `keras.Model`, with hooks where its trainers have none in public.
 
-    A subclass overrides those above `_maybe_symbolic_build`. The public way is a `fit` of our own for each backend: Keras'
-    three are a thousand lines, with callbacks, devices and evaluation in between.
+    A subclass overrides those above `_maybe_symbolic_build`. The public way is a `fit` of our own for each backend:
+    Keras' three are a thousand lines, with callbacks, devices and evaluation in between.
     """
 
     _step_variants = (None,)
@@ -213,10 +214,10 @@ def hand_back(model):
 
 
 def assign_between_steps(model, variable, value):
-    """Assigns to a non-trainable variable of a model with `TrainerHooks`, at any time: the next step of `fit` takes the value.
+    """Assigns to a non-trainable variable of a model with `TrainerHooks`. The next step of `fit` takes the value.
 
-    On JAX `fit` holds the variables' values itself. In public it can be had to hand all of them back, and then takes them
-    again: a small step with λ by step takes 4 times as long as one without, this way 1.6 times.
+    On JAX `fit` holds the variables' values itself. In public it can be had to hand all of them back, and then takes
+    them again: a small step with λ by step takes 4 times as long as one without, this way 1.6 times.
     """
     model._pending = None
     state = getattr(model, "_jax_state", None)

@@ -1,8 +1,8 @@
 """From targets to classes: which part of the targets are the labels, and which class each sample is of.
 
-One rule for all that reads labels. A class index is a whole number of at least 0 and below the number of classes K; a one-hot
-row, or soft labels, stand for the class of their largest entry. Whatever else there is, such as -1, a number from K on, a
-fraction, NaN or a row of zeros, is no class: the sample takes no part where classes are compared.
+One rule for all that reads labels. A class index is a whole number of at least 0 and below the number of classes K; a
+one-hot row, or soft labels, stand for the class of their largest entry. Whatever else there is, such as -1, a number
+from K on, a fraction, NaN or a row of zeros, is no class: the sample takes no part where classes are compared.
 """
 
 import keras
@@ -22,7 +22,8 @@ def check_label_fn(label_fn):
     names_output = isinstance(label_fn, (str, int)) and not isinstance(label_fn, bool)
     if not (label_fn is None or names_output or is_function(label_fn)):
         raise ValueError(
-            f"`label_fn` should be the name or index of an output, or a function from y to labels. Received: {label_fn!r}"
+            "`label_fn` should be the name or index of an output, or a function from y to labels. "
+            f"Received: {label_fn!r}"
         )
 
 
@@ -120,7 +121,8 @@ def as_labels(labels, num_samples=None):
     num_labels = labels.shape[0] if len(labels.shape) else None
     if None not in (num_samples, num_labels) and num_samples != num_labels:
         raise ValueError(
-            f"There should be one label a sample. Received: {num_labels} labels for the features of {num_samples} samples"
+            f"There should be one label a sample. Received: {num_labels} labels for the features of {num_samples} "
+            "samples"
         )
     return labels
 

@@ -1,4 +1,4 @@
-"""λ of Eq. 4 and 6: a variable of the model, saved with it, that can be set between any two steps without a new trace."""
+"""λ of Eq. 4 and 6: a variable of the model, saved with it, that can be set between two steps without a new trace."""
 
 import keras
 import numpy as np
@@ -16,8 +16,8 @@ class MatchWeight:
 
     Attributes:
         variable: The non-trainable float32 variable.
-        is_zero: Whether the next step is one without matching. It is known without reading the variable, which on JAX takes
-            longer than a small step.
+        is_zero: Whether the next step is one without matching. It is known without reading the variable, which on JAX
+            takes longer than a small step.
     """
 
     def __init__(self, model, value):

@@ -1,5 +1,5 @@
-"""Match of Eq. 3 and 5, as a model takes it: with labels picked out of its targets, as many classes as it has outputs, over
-the halves of one mini-batch or two of them, on one device or several."""
+"""Match of Eq. 3 and 5 as a model takes it: of two mini-batches or the halves of one, on one device or several, with
+labels picked out of its targets and as many classes as its output is wide."""
 
 import keras
 from keras import ops
@@ -28,7 +28,7 @@ class Match:
     """Match of a model.
 
     Args:
-        model: An `ITDMModel`, of which `matching`, `label_fn`, `output_names` and `synchronized` are looked up as needed.
+        model: An `ITDMModel`. Its `matching`, `label_fn`, `output_names` and `synchronized` are looked up as needed.
     """
 
     def __init__(self, model):

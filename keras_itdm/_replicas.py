@@ -17,8 +17,8 @@ def evaluate(function, tensors, synchronized):
     Args:
         function: Gives a scalar.
         tensors: Tuple of nested tensors, with the samples along their first axis, or `None`s.
-        synchronized: Whether the function is to see the global batch. If not, it sees the share of one replica at a time,
-            and the result stands for the mean over replicas.
+        synchronized: Whether the function is to see the global batch. If not, it sees the share of one replica at a
+            time, and the result stands for the mean over replicas.
 
     Returns:
         Scalar tensor: the function of the global batch or, under `tf.distribute`, of the replica's own share, which
@@ -38,7 +38,7 @@ def evaluate(function, tensors, synchronized):
 
 
 def is_replica():
-    """Whether this is one of several replicas of `tf.distribute`. They are traced in turns: up to a gathering, one by one."""
+    """Whether this is one of several replicas of `tf.distribute`, which are traced one by one up to a gathering."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -54,7 +54,7 @@ def _gather(tensors):
 
     def gather(share):  # one tensor at a time: together they would have to be of one type
         share = tf.identity(share)  # on this replica's device: it may come from the outside, and then has none
-        # The shape gets lost on the way; and on the way back a gradient by rows, as that of `take` is, must become dense.
+        # The shape gets lost on the way; and on the way back a gradient by rows, as `take` has, must become dense.
         return tf.reshape(replica.all_gather(share, axis=0), (-1, *ops.shape(share)[1:]))
 
     return tree.map_structure(gather, tensors, none_is_leaf=False)
@@ -69,7 +69,7 @@ def _num_shares_on_jax():
 
 
 def scale_loss(loss):
-    """The part of a replica of `tf.distribute` in a loss of which the mean over replicas counts: Keras sums gradients."""
+    """A replica's part in a loss of which the mean over replicas counts: Keras sums gradients under `tf.distribute`."""
     if not is_replica():
         return loss
     import tensorflow as tf
@@ -78,7 +78,7 @@ def scale_loss(loss):
 
 
 def logs(values):
-    """The logs of a step, as scalars; in one of several workers as vectors of one number, over which Keras takes the mean."""
+    """The logs of a step, as scalars; in one of several workers as vectors of one, over which Keras takes the mean."""
     if not is_replica():
         return values
     import tensorflow as tf

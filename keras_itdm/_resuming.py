@@ -1,9 +1,9 @@
 """Going on where a training was killed: what `ITDMModel.fit` adds to `BackupAndRestore` and `ModelCheckpoint`.
 
-Keras restores weights, optimizer and the number of the epoch. For the same result as without the kill, bit for bit, three
-things are missing: the state of the seed generators, such as dropout's, which is saved with the weights here; the order of
-the data, which begins anew with the first epoch's; and an epoch's number that cannot be that of other weights, since Keras
-writes it to a second file.
+Keras restores weights, optimizer and the number of the epoch. For the same result as without the kill, bit for bit,
+three things are missing: the state of the seed generators, such as dropout's, which is saved with the weights here; the
+order of the data, which begins anew with the first epoch's; and an epoch's number that cannot be that of other weights,
+since Keras writes it to a second file.
 """
 
 import keras
@@ -20,7 +20,7 @@ class TrainingState:
         model: A model that holds another as `base_model`.
 
     Attributes:
-        epochs_done: Number of epochs that the weights have been trained, saved with them; `None` before the first `fit`.
+        epochs_done: Number of epochs that the weights have been trained, saved with them; `None` if not known.
         data: The Keras `EpochIterator` that `fit` trains from, until the first step.
     """
 

@@ -22,8 +22,8 @@ class SplitBatchMatching(keras.layers.Layer):
         match_weight: λ, at least 0.
         kernel: A `keras_itdm.kernels.GaussianMixture`. Default: the paper's.
         squared: Whether to add λ · MMD² instead.
-        synchronized: Under `tf.distribute` or `keras.distribution`, whether to match the halves of the global mini-batch, of
-            all _replicas. If not, each replica matches those of its own share, and the mean is taken.
+        synchronized: Under `tf.distribute` or `keras.distribution`, whether to match the halves of the global
+            mini-batch, of all replicas. If not, each replica matches those of its own share, and the mean is taken.
 
     Input shape: `(batch, ...)`. Axes beyond the second are flattened for the comparison.
 

@@ -53,16 +53,17 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
     averages of batch normalization, losses that layers add and metrics see S1 alone. With `match_weight=0` training is
     that of the plain model.
 
-    `compile`, `fit`, `evaluate`, `predict`, `save` and `export` are used as on the plain model. `fit` draws S2 by itself
-    from arrays, a batched `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`; it reads two batches a
-    step from a generator; and it takes streams of `((x1, y1), (x2, y2))`, such as `keras_itdm.zip_batches` makes. In
-    training, `match_loss` (before λ) and `match_weight` are logged beside `loss`, the whole objective.
+    `compile`, `fit`, `evaluate`, `predict`, `save` and `export` are used as on the plain model. `fit` draws S2 by
+    itself from arrays, a batched `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`; it reads two
+    batches a step from a generator; and it takes streams of `((x1, y1), (x2, y2))`, such as `keras_itdm.zip_batches`
+    makes. In training, `match_loss` (before λ) and `match_weight` are logged beside `loss`, the whole objective.
 
     Args:
         model: Any `keras.Model`. It is trained in place, and stays at hand as `base_model`.
         feature_layer: Name of the layer whose output is matched, usually the last before the classifier;
             `"outer/inner"` reaches into a nested model. Outputs of rank above 2 are flattened.
-        matching: `"class_conditional"` (ITDM-c, Eq. 5), `"joint"` (ITDM-j, Eq. 3; needs no labels), or a `MatchingLoss`.
+        matching: `"class_conditional"` (ITDM-c, Eq. 5), `"joint"` (ITDM-j, Eq. 3; needs no labels), or a
+            `MatchingLoss`.
         match_weight: λ of Eq. 4 and 6, at least 0. The paper tries 0.2 to 1.
         partner: `"stream"`, to match with a second mini-batch as in the paper, or `"split"`, to match the two halves of
             one mini-batch: each class is dealt out evenly, `fit` takes plain data, and there is no second pass.
@@ -185,8 +186,8 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
             self._match.check_labels(half)
         return batch, partner
 
-    # What Keras' trainers are told. There is a step with matching and, for λ = 0, Keras' own without: a condition inside one
-    # step would change how the compiler rounds the rest of it.
+    # What Keras' trainers are told. There is a step with matching and, for λ = 0, Keras' own without: a condition
+    # inside one step would change how the compiler rounds the rest of it.
 
     _step_variants = ("matching", "plain")
 
@@ -228,8 +229,8 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         """Trains the model as `keras.Model.fit` does, and takes the same arguments.
 
         Args:
-            x: Arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a `torch.utils.data.DataLoader` or a generator, of
-                inputs and targets as for the plain model; or any of these but arrays, of pairs
+            x: Arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a `torch.utils.data.DataLoader` or a generator,
+                of inputs and targets as for the plain model; or any of these but arrays, of pairs
                 `((x1, y1), (x2, y2))`. Unless they come in pairs, a second batch is drawn beside each: from arrays,
                 whatever `shuffle` says, in a random order of its own.
 

@@ -13,8 +13,8 @@ class DANNRamp(keras.optimizers.schedules.LearningRateSchedule):
     """The sigmoid ramp by which domain-adversarial networks raise their λ from 0.
 
     λ(p) = final_value · (2 / (1 + exp(-steepness · p)) - 1), where p rises from 0 to 1 over training, and stays at 1
-    (Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", 2015, section 4.2). With a steepness of 10
-    half of the final value is reached after 11 % of training, and 99.99 % of it in the end.
+    (Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", 2015, section 4.2). With a steepness of
+    10 half of the final value is reached after 11 % of training, and 99.99 % of it in the end.
 
     Args:
         final_value: What it rises to, at least 0. Theirs is 1.

@@ -24,8 +24,8 @@ class FeatureCallback(keras.callbacks.Callback):
         validation_data: The same.
         feature_layer: As in `ITDMModel`, whose own it is by default. A plain model needs it.
         every: Number of epochs from one look to the next.
-        max_samples: How many samples of either are taken at most. The smaller of the two gives as many as it has, and so
-            does the other.
+        max_samples: How many samples of either are taken at most. The smaller of the two gives as many as it has, and
+            so does the other.
         label_fn: Function from `y` to the labels, where `y` has several parts.
         batch_size: In reading features.
         seed: Of the choice.
@@ -59,7 +59,8 @@ class FeatureCallback(keras.callbacks.Callback):
         path = self.feature_layer or getattr(model, "feature_layer", None)
         if path is None:
             raise ValueError(
-                f"Name the layer whose output is looked at: feature_layer=... Received: None, for a {type(model).__name__}"
+                "Name the layer whose output is looked at: feature_layer=... "
+                f"Received: None, for a {type(model).__name__}"
             )
         find_layer(base_model, path)
         self._reader = _FeatureReader(base_model, path)

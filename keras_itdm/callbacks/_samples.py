@@ -51,8 +51,8 @@ def choose_samples(data, name, num_samples, rng):
 
 def _batches(data, name):
     infinite = ValueError(
-        f"`{name}` is read to its end, to choose samples of it, and should be finite. Received an infinite stream: pass "
-        "a part of it, such as dataset.take(100)"
+        f"`{name}` is read to its end, to choose samples of it, and should be finite. Received an infinite stream: "
+        "pass a part of it, such as dataset.take(100)"
     )
     if isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:

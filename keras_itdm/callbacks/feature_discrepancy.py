@@ -13,10 +13,10 @@ from keras_itdm.two_sample import flatten_features
 class FeatureDiscrepancy(FeatureCallback):
     """Logs MMD between the features of training and validation data, with its p-value, as an epoch ends.
 
-    It works with an `ITDMModel` and, given `feature_layer`, with any compiled Keras model. What it logs can be used as any
-    metric: it is in `History`, in the progress bar, in the files of `TensorBoard` (in the run "train") and `CSVLogger`,
-    and `EarlyStopping`, `ReduceLROnPlateau` and `ModelCheckpoint` can monitor it (mode "min"). Put it *before* those in the
-    list of callbacks, since Keras hands the logs of an epoch from one to the next.
+    It works with an `ITDMModel` and, given `feature_layer`, with any compiled Keras model. What it logs can be used as
+    any metric: it is in `History`, the progress bar and the files of `TensorBoard` (in the run "train") and
+    `CSVLogger`, and `EarlyStopping`, `ReduceLROnPlateau` and `ModelCheckpoint` can monitor it (mode "min"). Put it
+    *before* those in the list of callbacks, since Keras hands the logs of an epoch from one to the next.
 
     | key in the logs | what it is |
     |---|---|
@@ -25,12 +25,13 @@ class FeatureDiscrepancy(FeatureCallback):
     | `feature_mmd_class_0`, ... | with `by_class`, MMD of the class, for each that both choices of samples hold |
     | `feature_mmd_class_0_p`, ... | its p-value |
 
-    Equally many samples of both are taken, the same ones in each epoch, since MMD depends on their number: even for equal
-    distributions it is about √(2 / n) times a factor below 1. The p-value tells whether it is above what chance gives.
-    Features are read in evaluation mode, without augmentation or dropout. Training is not changed by it, bit for bit.
+    Equally many samples of both are taken, the same ones in each epoch, since MMD depends on their number: even for
+    equal distributions it is about √(2 / n) times a factor below 1. The p-value tells whether it is above what chance
+    gives. Features are read in evaluation mode, without augmentation or dropout. It changes no bit of the training.
 
     Data is read once, as training begins. One thing is to be known about a `tf.data.Dataset` that shuffles anew in each
-    epoch: if it is the one that `fit` trains on, reading it moves it on by one order. Pass a dataset of its own, or arrays.
+    epoch: if it is the one that `fit` trains on, reading it moves it on by one order. Pass a dataset of its own, or
+    arrays.
 
     Args:
         train_data: Arrays `x` or `(x, y)`, or a finite, batched `tf.data.Dataset`, `keras.utils.PyDataset`, PyTorch
@@ -40,8 +41,8 @@ class FeatureDiscrepancy(FeatureCallback):
         by_class: Whether to compare class by class; the data then needs labels.
         max_samples: How many samples of either are taken at most, chosen at random.
         permutations: Number of permutations. With 0 no p-values are logged.
-        every: Number of epochs from one measurement to the next, beginning with the first of `fit`. Between them the keys
-            are missing, as those of validation are with `validation_freq`.
+        every: Number of epochs from one measurement to the next, beginning with the first of `fit`. Between them the
+            keys are missing, as those of validation are with `validation_freq`.
         unbiased: Whether to log the unbiased estimate of MMD² instead of MMD: 0 on average for equal distributions, and
             negative at times.
         kernel: A `GaussianMixture`. Default: the paper's five kernels around the median squared distance.

@@ -27,12 +27,12 @@ _MOST_IN_LEGEND = 20
 class FeatureProjection(FeatureCallback):
     """Draws the features of training and validation data in the plane, coloured by class, every so many epochs.
 
-    Training samples are dots, validation samples crosses: where a class overfits, its crosses lie apart from its dots. The
-    samples are the same in each picture, and each starts from the one before: t-SNE from its positions and turned to match
-    them, PCA with the signs of its components. So classes stay about where they were. The axes of t-SNE have no unit and
-    are left blank; those of PCA are in feature units, with the share of the variance that each explains.
+    Training samples are dots, validation samples crosses: where a class overfits, its crosses lie apart from its dots.
+    The samples are the same in each picture, and each starts from the one before: t-SNE from its positions and turned
+    to match them, PCA with the signs of its components. So classes stay about where they were. The axes of t-SNE have
+    no unit and are left blank; those of PCA are in feature units, with the share of the variance that each explains.
 
-    Needs scikit-learn and matplotlib (`pip install scikit-learn matplotlib`), but no display. Training is not changed by it.
+    Needs scikit-learn and matplotlib (`pip install scikit-learn matplotlib`), but no display. It changes no training.
 
     Args:
         train_data: Arrays `x` or `(x, y)`, or a finite, batched `tf.data.Dataset`, `keras.utils.PyDataset`, PyTorch
@@ -42,8 +42,8 @@ class FeatureProjection(FeatureCallback):
         directory: Folder for the pictures, `epoch_0001.png` and so on, counted from 1; or `None`.
         feature_layer: Name of the layer, as in `ITDMModel`, whose own it is by default.
         method: `"tsne"` or `"pca"`.
-        every: Number of epochs from one picture to the next, beginning with the first of `fit`. The last epoch of a `fit`
-            that runs to its end is drawn too.
+        every: Number of epochs from one picture to the next, beginning with the first of `fit`. The last epoch of a
+            `fit` that runs to its end is drawn too.
         max_samples: How many samples of either are drawn at most.
         log_dir: Folder for TensorBoard, that of `keras.callbacks.TensorBoard`, or `None`. The pictures are in its run
             "features", by epoch counted from 0, as Keras counts there.
@@ -53,8 +53,8 @@ class FeatureProjection(FeatureCallback):
 
     Raises:
         ImportError: if scikit-learn or matplotlib is not installed.
-        ValueError: if an argument is not one of these, or neither `directory` nor `log_dir` is given; as training begins,
-            if there is no such layer, or the data is empty or infinite.
+        ValueError: if an argument is not one of these, or neither `directory` nor `log_dir` is given; as training
+            begins, if there is no such layer, or the data is empty or infinite.
 
     Example:
 
