@@ -44,12 +44,22 @@ def test_subclassed_without_training_argument():
         def __init__(self):
             super().__init__()
             self.hidden = layers.Dense(8, name="features")
+            self.dropout = layers.Dropout(0.5)
             self.classifier = layers.Dense(NUM_CLASSES, activation="softmax")
 
         def call(self, x):
-            return self.classifier(self.hidden(keras.ops.reshape(x, (-1, 36))))
+            return self.classifier(self.dropout(self.hidden(keras.ops.reshape(x, (-1, 36)))))
 
     check(ITDMModel(Plain(), "features"), *data())
+    losses = []
+    for wrap in (lambda model: model, lambda model: ITDMModel(model, "features", match_weight=0.0)):
+        keras.utils.set_random_seed(0)
+        model = compiled(wrap(Plain()))
+        keras.utils.set_random_seed(1)
+        losses.append(model.fit(*data(), batch_size=20, epochs=2, verbose=0).history["loss"])
+    assert losses[0] == pytest.approx(
+        losses[1], rel=1e-6
+    )  # Keras does not tell such a model, nor its dropout, to train
 
 
 @pytest.mark.parametrize("form", ["list", "dict"])
