@@ -85,11 +85,13 @@ class Reading:
 
     Attributes:
         outputs: List of what it returned, one for each of its calls.
+        pass_on: Function of a tensor: what the rest of the network is given in place of each.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, pass_on=None):
         self._path = path
         self.outputs = []
+        self.pass_on = pass_on
 
     def features(self):
         """The one tensor that the layer returned.
@@ -111,8 +113,12 @@ class Reading:
 
 
 @contextlib.contextmanager
-def read_features(model, path):
+def read_features(model, path, pass_on=None):
     """Reads what the layer of `model` at `path` returns whenever it is called in this thread while the context is open.
+
+    Args:
+        pass_on: Function of a tensor, such as an identity with a gradient of its own: the rest of the network is given
+            its result in place of the features. Default: it is given the features.
 
     Yields:
         A `Reading`.
@@ -121,7 +127,7 @@ def read_features(model, path):
     if not hasattr(layer.call, "is_read"):
         # Past `__setattr__`, which tracks: the layer saves, clones and loads as before.
         object.__setattr__(layer, "call", _readable(layer))
-    reading = Reading(path)
+    reading = Reading(path, pass_on)
     token = _reading.set((layer, reading))
     try:
         yield reading
@@ -138,6 +144,8 @@ def _readable(layer):
         read_layer, reading = _reading.get()
         if read_layer is layer:
             reading.outputs.append(output)
+            if reading.pass_on is not None and len(reading.outputs) == 1:
+                output = tree.map_structure(reading.pass_on, output)
         return output
 
     call_and_tell.is_read = True

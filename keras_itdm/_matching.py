@@ -5,6 +5,7 @@ import keras
 from keras import ops
 
 from keras_itdm import _replicas
+from keras_itdm._gradients import squared_norm, value_and_gradients, with_gradient
 from keras_itdm._labels import labels_of, may_be_labels, num_classes_of, stratified_halves
 from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
 
@@ -35,16 +36,45 @@ class Match:
         self._model = model
         self._loss = loss_of(model.matching)
 
-    def __call__(self, features, y, partner_features, partner_y):
-        """Match between the features of S1 and of S2, given the targets of both."""
-        return self._over_replicas(self._loss, features, self._labels(y), partner_features, self._labels(partner_y))
+    def __call__(self, features, y, partner_features=None, partner_y=None):
+        """Match between the features of S1 and of S2, or between the halves of S1 where no S2 is given.
 
-    def between_halves(self, features, y):
-        """Match between the halves of one mini-batch."""
+        Returns:
+            Scalar: its value, which has a gradient.
+        """
+        function, tensors = self._function(features, y, partner_features, partner_y)
+        return function(*tensors)
+
+    def weighted(self, weigh, features, y, partner_features=None, partner_y=None):
+        """w · Match, for a w that depends on how long the gradient of Match is.
+
+        Args:
+            weigh: Function from ‖∂Match/∂H1‖ + ‖∂Match/∂H2‖, norms over the mini-batches of all replicas, to w.
+
+        Returns:
+            Three scalars: w · Match, with its gradient; Match and w, without.
+        """
+        function, tensors = self._function(features, y, partner_features, partner_y)
+        value, gradients = value_and_gradients(function, *tensors)
+        squared_norms = [_replicas.total(squared_norm(gradient)) for gradient in gradients]
+        norm = sum(ops.sqrt(squared) for squared in squared_norms) / _replicas.num_replicas()
+        weight = weigh(norm)
+        weighted = with_gradient(weight * value, tensors, [weight * gradient for gradient in gradients])
+        return weighted, value, weight
+
+    def _function(self, features, y, partner_features, partner_y):
+        """Match as a function of features alone, and those features."""
         labels = self._labels(y)
+        if partner_features is not None:
+            partner_labels = self._labels(partner_y)
+            return lambda h1, h2: self._over_replicas(self._loss, h1, labels, h2, partner_labels), (
+                features,
+                partner_features,
+            )
         if not self._loss.needs_labels and not may_be_labels(labels):
             labels = None
-        return self._over_replicas(lambda *batch: self._loss(*stratified_halves(*batch)), features, labels)
+        between_halves = lambda *batch: self._loss(*stratified_halves(*batch))  # noqa: E731
+        return lambda h1: self._over_replicas(between_halves, h1, labels), (features,)
 
     def _over_replicas(self, function, *batches):
         in_float32 = lambda *batches: ops.cast(function(*batches), "float32")  # noqa: E731

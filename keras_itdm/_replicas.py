@@ -68,13 +68,27 @@ def _num_shares_on_jax():
     return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
 
 
-def scale_loss(loss):
-    """A replica's part in a loss of which the mean over replicas counts: Keras sums gradients under `tf.distribute`."""
+def num_replicas():
+    """Number of replicas of `tf.distribute`, or 1."""
     if not is_replica():
-        return loss
+        return 1
     import tensorflow as tf
 
-    return loss * (1.0 / tf.distribute.get_strategy().num_replicas_in_sync)
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def total(scalar):
+    """The sum of a scalar over replicas."""
+    if not is_replica():
+        return scalar
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, scalar)
+
+
+def scale_loss(loss):
+    """A replica's part in a loss of which the mean over replicas counts: Keras sums gradients under `tf.distribute`."""
+    return loss if not is_replica() else loss * (1.0 / num_replicas())
 
 
 def logs(values):

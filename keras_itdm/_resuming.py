@@ -30,7 +30,7 @@ class TrainingState:
         self.epochs_done = None
         self.data = None
 
-    def begin(self, callbacks, initial_epoch):
+    def begin(self, callbacks, initial_epoch, further=()):
         """A `fit` begins: the callbacks it is to take, with those that keep this state around the user's own."""
         begin_with_epoch(self._model, None)  # Keras does not forget what an earlier fit restored
         self.epochs_done = None
@@ -38,7 +38,7 @@ class TrainingState:
             return callbacks
         callbacks = tree.flatten(callbacks) if callbacks else []
         restores = any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks)
-        return [_EpochCounter(self), *callbacks, _Resumer(self, initial_epoch, restores)]
+        return [_EpochCounter(self), *callbacks, *further, _Resumer(self, initial_epoch, restores)]
 
     def resume(self, initial_epoch, restores):
         """Callbacks have begun: goes on with the epoch that a restored backup is of, and with the data of that epoch.

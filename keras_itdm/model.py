@@ -14,34 +14,23 @@ calls where gradients are taken, adds λ · Match. So one class serves every bac
 `StatelessScope`, where whatever it does to the model's state is dropped: the step leaves the traces of S1 alone.
 """
 
-import contextlib
-import contextvars
-import dataclasses
-
 import keras
 from keras import ops, tree
 
 from keras_itdm import _keras, _replicas
 from keras_itdm._checks import check_flags
-from keras_itdm._features import Reading, check_path, features_without_trace, find_layer, read_features, run_model
+from keras_itdm._collapse import CollapseWarning, CollapseWatch
+from keras_itdm._features import check_path, features_without_trace, find_layer, read_features, run_model
+from keras_itdm._gradient_bound import GradientBound, check_max_share
+from keras_itdm._gradients import attach
 from keras_itdm._labels import check_label_fn, check_no_strings
 from keras_itdm._match_weight import MatchWeight
 from keras_itdm._matching import Match, loss_of
 from keras_itdm._resuming import TrainingState
+from keras_itdm._step import Step, current_step, in_progress
 from keras_itdm.data import check_ends, pair_up, split_pair
 
 PARTNERS = ("stream", "split")
-
-
-@dataclasses.dataclass
-class _Step:
-    """One training step in progress: what `train_step` knows and `compute_loss` needs."""
-
-    partner: object  # S2, or None to match the halves of S1
-    reading: Reading | None = None  # of the features of S1
-
-
-_step = contextvars.ContextVar("keras_itdm_step", default=None)  # replicas are traced in threads of their own
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
@@ -56,7 +45,8 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
     `compile`, `fit`, `evaluate`, `predict`, `save` and `export` are used as on the plain model. `fit` draws S2 by
     itself from arrays, a batched `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`; it reads two
     batches a step from a generator; and it takes streams of `((x1, y1), (x2, y2))`, such as `keras_itdm.zip_batches`
-    makes. In training, `match_loss` (before λ) and `match_weight` are logged beside `loss`, the whole objective.
+    makes. In training, `match_loss` (before its weight) and `match_weight` (the weight that it had) are logged beside
+    `loss`, the whole objective.
 
     Args:
         model: Any `keras.Model`. It is trained in place, and stays at hand as `base_model`.
@@ -71,6 +61,9 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
             function from `y` to the labels. Default: `y` itself.
         synchronized: Under `tf.distribute` or `keras.distribution`, whether to match over the global mini-batch, of all
             replicas. If not, each replica matches within its own share, and the mean is taken.
+        max_share: κ, a positive number that bounds the gradient of Match at the features by κ times what the loss's own
+            has been there (see How it works), so that matching cannot take over: where λ is more, Match gets
+            a weight `w < λ`, which is what is logged as `match_weight`. `None`: λ as it stands in Eq. 4 and 6.
         name: Name of this model.
 
     Raises:
@@ -101,6 +94,7 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         partner="stream",
         label_fn=None,
         synchronized=True,
+        max_share=0.5,
         name=None,
     ):
         if not isinstance(model, keras.Model):
@@ -120,8 +114,12 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         self.partner = partner
         self.label_fn = label_fn
         self.synchronized = synchronized
+        self.max_share = check_max_share(max_share)
         self._match = Match(self)
         self._match_weight = MatchWeight(self, match_weight)
+        bounded = self.max_share is not None
+        self._bound = GradientBound(self, self.max_share) if bounded else None
+        self._collapse_watch = None if bounded else CollapseWatch(self)
         self._match_loss_tracker = keras.metrics.Mean(name="match_loss")
         self._match_weight_tracker = keras.metrics.Mean(name="match_weight")
         self._training_state = TrainingState(self)
@@ -146,38 +144,69 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
     # Algorithm 1
 
     def call(self, inputs, training=None):
-        step = _step.get()
+        step = current_step()
         if step is None:
             return run_model(self.base_model, inputs, training)
-        with read_features(self.base_model, self.feature_layer) as step.reading:
+        tap = None if self._bound is None else lambda features: step.taps("features", features)
+        with read_features(self.base_model, self.feature_layer, tap) as step.reading:
             return run_model(self.base_model, inputs, training)
 
     def train_step(self, *args):
         *state, data = args  # JAX hands the state along
         batch, partner = self._split(data)
-        with contextlib.nullcontext() if self._match_weight.is_zero else _in_progress(_Step(partner)):
+        if self._match_weight.is_zero:
             return _replicas.logs(super().train_step(*state, batch))
+        with in_progress(Step(partner)) as step:
+            logs = super().train_step(*state, batch)
+            if self._bound is not None and not state:
+                self._bound.variable.assign(self._bound.updated(self._bound.known(), step))
+            return _replicas.logs(logs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-        step = _step.get()
+        step = current_step()
         if step is None:
             return loss
         features = step.reading.features()
         self._match.set_num_classes(tree.map_structure(lambda prediction: tuple(prediction.shape), y_pred))
         if not training:  # the model is being built, and all is well
             return loss
-        match_weight = ops.convert_to_tensor(self._match_weight.variable.value)
-        if step.partner is None:
-            match_loss = self._match.between_halves(features, y)
-        else:
+        step.num_samples = ops.shape(tree.flatten(x)[0])[0]
+        matched = (features, y)
+        if step.partner is not None:
             partner_x, partner_y, _ = keras.utils.unpack_x_y_sample_weight(step.partner)
             partner_features = features_without_trace(self.base_model, self.feature_layer, partner_x, training=True)
-            match_loss = self._match(features, y, partner_features, partner_y)
-        num_samples = ops.shape(tree.flatten(x)[0])[0]
-        self._match_loss_tracker.update_state(match_loss, sample_weight=num_samples)
-        self._match_weight_tracker.update_state(match_weight, sample_weight=num_samples)
-        return loss + ops.cast(_replicas.scale_loss(match_weight * match_loss), loss.dtype)
+            matched = (features, y, partner_features, partner_y)
+        match_weight = ops.convert_to_tensor(self._match_weight.variable.value)
+        if self._bound is None:
+            self._collapse_watch.update(features, loss)
+            match_loss = self._match(*matched)
+            weighted = match_weight * match_loss
+        else:
+            weigh = lambda norm: self._bound.weight(match_weight, norm, step)  # noqa: E731
+            weighted, match_loss, match_weight = self._match.weighted(weigh, *matched)
+            loss = step.taps("loss", loss)
+        self._match_loss_tracker.update_state(match_loss, sample_weight=step.num_samples)
+        self._match_weight_tracker.update_state(match_weight, sample_weight=step.num_samples)
+        return loss + ops.cast(_replicas.scale_loss(weighted), loss.dtype)
+
+    def compute_loss_and_updates(self, trainable_variables, non_trainable_variables, *args, **kwargs):
+        """The step of Keras' trainer on JAX, up to the gradient; a `Step` in progress takes the gradient itself."""
+        step = current_step()
+
+        def compute(trainable_variables):
+            return super(ITDMModel, self).compute_loss_and_updates(
+                trainable_variables, non_trainable_variables, *args, **kwargs
+            )
+
+        if step is None or self._bound is None:
+            return compute(trainable_variables)
+        loss, gradients, (unscaled_loss, y_pred, updated, metrics) = step.taps.differentiate(
+            compute, trainable_variables
+        )
+        index = [id(variable) for variable in self.non_trainable_variables].index(id(self._bound.variable))
+        updated = [*updated[:index], self._bound.updated(updated[index], step), *updated[index + 1 :]]
+        return attach(loss, trainable_variables, gradients), (unscaled_loss, y_pred, updated, metrics)
 
     def _split(self, data):
         """S1 and S2, or the batch itself and `None`, with the labels that matching needs."""
@@ -205,7 +234,7 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         return self._split(batch)[0]
 
     def _while_building(self):
-        return _in_progress(_Step(None))
+        return in_progress(Step(None))
 
     def fit(
         self,
@@ -263,12 +292,13 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
                 input_rank=len(inputs[0].shape) if inputs else None,
             )
             data, validation_split = {"x": pairs}, 0.0
+        own_callbacks = [] if self._collapse_watch is None else [CollapseWarning(self._collapse_watch)]
         history = super().fit(
             **data,
             batch_size=batch_size,
             epochs=epochs,
             verbose=verbose,
-            callbacks=self._training_state.begin(callbacks, initial_epoch),
+            callbacks=self._training_state.begin(callbacks, initial_epoch, own_callbacks),
             validation_split=validation_split,
             validation_data=validation_data,
             initial_epoch=initial_epoch,
@@ -330,6 +360,7 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
             "partner": self.partner,
             "label_fn": serialize(self.label_fn) if callable(self.label_fn) else self.label_fn,
             "synchronized": self.synchronized,
+            "max_share": self.max_share,
             "name": self.name,
         }
 
@@ -340,12 +371,3 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
             if isinstance(config[key], dict):
                 config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
         return cls(**config)
-
-
-@contextlib.contextmanager
-def _in_progress(step):
-    token = _step.set(step)
-    try:
-        yield
-    finally:
-        _step.reset(token)

@@ -21,7 +21,7 @@ class SetEachStep(keras.callbacks.Callback):
 
 
 def test_set_between_steps_of_fit():
-    model = compiled(ITDMModel(convolutional(), "features"))
+    model = compiled(ITDMModel(convolutional(), "features", max_share=None))
     x, y = data(80)
     history = model.fit(x, y, batch_size=20, epochs=2, verbose=0, callbacks=[SetEachStep()]).history
     assert history["match_weight"] == pytest.approx([2.5, 2.5])

@@ -25,7 +25,7 @@ def split_model():
             keras.layers.Dense(3, activation="softmax"),
         ]
     )
-    model = ITDMModel(network, "features", match_weight=1.0, partner="split")
+    model = ITDMModel(network, "features", match_weight=1.0, partner="split", max_share=None)
     model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
     return model, keras.Model(network.inputs, network.get_layer("features").output)
 

@@ -8,7 +8,7 @@ from tests.networks import compiled, convolutional, data
 
 
 def fit(callback, epochs=4, **options):
-    model = compiled(ITDMModel(convolutional(), "features", match_weight=0.4), **options)
+    model = compiled(ITDMModel(convolutional(), "features", match_weight=0.4, max_share=None), **options)
     x, y = data(80)
     seen = []
     spy = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(model.match_weight))

@@ -67,6 +67,7 @@ def model_for(case, on_one_device):
         match_weight=0.0 if "plain" in words else 2.0,
         partner="split" if "split" in words else "stream",
         synchronized=not local,
+        max_share=0.5 if "bounded" in words else None,
     )
 
 
@@ -81,7 +82,7 @@ def train(case, on_one_device=False):
     stream, partner = (tf.data.Dataset.from_tensors(half) for half in zip(x, y, strict=True))
     if isinstance(model, ITDMModel) and model.partner == "stream":
         stream = zip_batches(stream, partner)
-    history = model.fit(stream, verbose=0).history
+    history = model.fit(stream, epochs=4 if "bounded" in case else 1, verbose=0).history
     variables = [(variable.path, variable.numpy().tolist()) for variable in model.variables]
     if case == "joint":
         evaluated = model.evaluate(tf.data.Dataset.from_tensors((x[1], y[1])), verbose=0, return_dict=True)

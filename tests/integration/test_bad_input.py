@@ -140,6 +140,12 @@ A = {
     "`match_weight`: infinite": lambda: ITDMModel(network(), "features", match_weight=float("inf")),
     "`match_weight`: infinite in float32": lambda: ITDMModel(network(), "features", match_weight=1e39),
     "`match_weight`: a string": lambda: ITDMModel(network(), "features", match_weight="0.5"),
+    "`max_share`: 0": lambda: ITDMModel(network(), "features", max_share=0),
+    "`max_share`: negative": lambda: ITDMModel(network(), "features", max_share=-0.5),
+    "`max_share`: NaN": lambda: ITDMModel(network(), "features", max_share=float("nan")),
+    "`max_share`: infinite": lambda: ITDMModel(network(), "features", max_share=float("inf")),
+    "`max_share`: a string": lambda: ITDMModel(network(), "features", max_share="0.5"),
+    "`max_share`: a bool": lambda: ITDMModel(network(), "features", max_share=True),
     "`match_weight`: a bool": lambda: ITDMModel(network(), "features", match_weight=True),
     "`partner`: an unknown name": lambda: ITDMModel(network(), "features", partner="both"),
     "`label_fn`: a number that is no index": lambda: ITDMModel(network(), "features", label_fn=0.5),
@@ -428,7 +434,7 @@ def again(itdm):
 def _():
     moved = {}
     for weight in (0.0, 5.0):
-        itdm = wrapped(match_weight=weight)
+        itdm = wrapped(match_weight=weight, max_share=None)
         itdm.base_model.get_layer("features").trainable = False
         moved[weight], _ = changes(again(itdm))
         assert moved[weight]["features"] == 0
@@ -445,7 +451,7 @@ def _():
 
 @case("Changes after wrapping", "`itdm.trainable = False`, compiled again")
 def _():
-    itdm = wrapped()
+    itdm = wrapped(max_share=None)
     itdm.trainable = False
     itdm.match_weight = 0.3
     moved, history = changes(again(itdm))
@@ -509,4 +515,4 @@ def _():
 @case("Changes after wrapping", "Weights are loaded that hold a λ of NaN")
 def _():
     itdm = wrapped()
-    itdm.load_own_variables({"0": np.float32("nan")})
+    itdm.load_own_variables({"0": np.float32("nan"), "1": np.zeros(4, "float32")})

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 PROGRAM = pathlib.Path(__file__).with_name("on_devices.py")
-CASES = ["class by class", "joint split", "layer", "class by class local"]
+BOUNDED = ["class by class bounded", "joint split bounded", "class by class local bounded"]
+CASES = ["class by class", "joint split", "layer", "class by class local", *BOUNDED]
 NORMALIZED = ["joint normalized", "joint normalized plain"]
 BACKEND = keras.backend.backend()
 
@@ -56,7 +57,7 @@ def check_equal(one, other):
         np.testing.assert_allclose(of_other, value, atol=1e-5, err_msg=path)
 
 
-@pytest.mark.parametrize("case", ["class by class", "joint split", "layer"])
+@pytest.mark.parametrize("case", ["class by class", "joint split", "layer", *BOUNDED])
 def test_many_devices_match_over_the_global_batch(on_many, case):
     check_equal(on_many["alone"][case], on_many["together"][case])
 

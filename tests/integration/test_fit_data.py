@@ -13,7 +13,7 @@ BACKEND = keras.backend.backend()
 
 
 def itdm(**options):
-    return compiled(ITDMModel(convolutional(), "features", match_weight=0.5), **options)
+    return compiled(ITDMModel(convolutional(), "features", match_weight=0.5, max_share=None), **options)
 
 
 def check(history, epochs=2):
@@ -186,7 +186,9 @@ def test_gradient_accumulation():
 @pytest.mark.parametrize("partner", ["stream", "split"])
 def test_both_matchings_and_partners_train(matching, partner):
     x, y = data(256)
-    model = compiled(ITDMModel(convolutional(), "features", matching, match_weight=0.5, partner=partner))
+    model = compiled(
+        ITDMModel(convolutional(), "features", matching, match_weight=0.5, partner=partner, max_share=None)
+    )
     history = model.fit(x, y, batch_size=32, epochs=8, verbose=0)
     check(history, epochs=8)
     assert history.history["loss"][-1] < history.history["loss"][0] - 0.2
@@ -198,6 +200,8 @@ def test_joint_matching_needs_no_labels():
     model = keras.Sequential(
         [keras.Input((6, 6, 1)), keras.layers.Conv2D(1, 3, padding="same", name="features"), keras.layers.ReLU()]
     )
-    model = compiled(ITDMModel(model, "features", "joint", match_weight=0.5), loss="mse", metrics=["mae"])
+    model = compiled(
+        ITDMModel(model, "features", "joint", match_weight=0.5, max_share=None), loss="mse", metrics=["mae"]
+    )
     history = model.fit(x, x, batch_size=20, epochs=2, verbose=0)
     assert min(history.history["match_loss"]) > 0.01

@@ -51,7 +51,7 @@ def test_moving_averages_seeds_and_added_losses_see_the_first_batch_alone():
     states, logs = [], []
     for partner in (20, 40):
         network = convolutional()
-        model = compiled(ITDMModel(network, "features", match_weight=0.5))
+        model = compiled(ITDMModel(network, "features", match_weight=0.5, max_share=None))
         part = slice(partner, partner + 20)
         logs.append(model.train_on_batch((x[:20], y[:20]), (1e3 * x[part], y[part]), return_dict=True))
         states.append([keras.ops.convert_to_numpy(v) for v in network.non_trainable_variables])
@@ -74,7 +74,7 @@ def test_the_partner_is_normalized_by_its_own_batch_and_passes_gradients():
     hidden = keras.layers.Flatten()(inputs)
     features = keras.layers.BatchNormalization(name="features")(hidden)
     network = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(features))
-    model = ITDMModel(network, "features", "joint", match_weight=2.0)
+    model = ITDMModel(network, "features", "joint", match_weight=2.0, max_share=None)
     model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
     before = [keras.ops.convert_to_numpy(v) for v in network.trainable_variables]
     logs = model.train_on_batch((x[:20], y[:20]), (x[20:] + 7.0, y[20:]), return_dict=True)
@@ -115,7 +115,7 @@ def test_match_weight_changes_without_tracing_again():
     network = keras.Sequential(
         [keras.Input((6, 6, 1)), Counting(), keras.layers.Flatten(), keras.layers.Dense(3, "softmax", name="features")]
     )
-    model = compiled(ITDMModel(network, "features", match_weight=0.5))
+    model = compiled(ITDMModel(network, "features", match_weight=0.5, max_share=None))
     model.fit(x, y, batch_size=20, verbose=0)
     count = len(traces)
     losses = []

@@ -1,0 +1,42 @@
+"""The training step in progress: what `ITDMModel.train_step` knows and `call` and `compute_loss` need."""
+
+import contextlib
+import contextvars
+import dataclasses
+
+from keras_itdm._features import Reading
+from keras_itdm._gradients import Taps
+
+_current = contextvars.ContextVar("keras_itdm_step", default=None)  # replicas are traced in threads of their own
+
+
+@dataclasses.dataclass
+class Step:
+    """A step with matching.
+
+    Attributes:
+        partner: S2, or `None` to match the halves of S1.
+        reading: Of the features of S1, once the model has been called.
+        taps: Note the norm of the loss's gradient at `"features"`, and at the `"loss"` itself, by which one that is
+            scaled is known.
+        num_samples: Number of samples in S1, known once the loss is.
+    """
+
+    partner: object = None
+    reading: Reading | None = None
+    taps: Taps = dataclasses.field(default_factory=Taps)
+    num_samples: object = None
+
+
+def current_step():
+    """The `Step` in progress in this thread, or `None`."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def in_progress(step):
+    token = _current.set(step)
+    try:
+        yield step
+    finally:
+        _current.reset(token)

@@ -1,0 +1,244 @@
+"""Matching cannot take over: w · ‖∂Match/∂H‖ ≤ κ · G at every step, as worked out by hand in float64."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from keras_itdm import ITDMModel
+from tests import reference
+from tests.networks import NUM_CLASSES
+from tests.test_model import dealt
+
+NUM_INPUTS, NUM_FEATURES, NUM_STEPS, LEARNING_RATE, KAPPA = 6, 5, 6, 0.5, 0.3
+
+
+def batches(num_samples=24):
+    """Pairs of mini-batches, no two of the same size, in which the classes differ a little."""
+    rng = np.random.default_rng(0)
+
+    def batch(num_samples):
+        y = rng.integers(NUM_CLASSES, size=num_samples)
+        return (rng.normal(size=(num_samples, NUM_INPUTS)) + 0.7 * y[:, None]).astype("float32"), y
+
+    return [(batch(num_samples), batch(num_samples - 5)) for _ in range(NUM_STEPS)]
+
+
+def model(**arguments):
+    keras.utils.set_random_seed(1)
+    network = keras.Sequential(
+        [
+            keras.Input((NUM_INPUTS,)),
+            keras.layers.Dense(NUM_FEATURES, activation="tanh", name="features"),
+            keras.layers.Dense(NUM_CLASSES, activation="softmax"),
+        ]
+    )
+    return ITDMModel(network, "features", **arguments)
+
+
+def train(partner="stream", optimizer=None, **arguments):
+    """A history with a value for each step, the variables before and after, and the model."""
+    itdm = model(partner=partner, **arguments)
+    itdm.compile(optimizer or keras.optimizers.SGD(LEARNING_RATE), "sparse_categorical_crossentropy")
+    before = [keras.ops.convert_to_numpy(variable) for variable in itdm.trainable_variables]
+    steps = (pair if partner == "stream" else pair[0] for pair in batches())
+    history = itdm.fit(steps, steps_per_epoch=1, epochs=NUM_STEPS, verbose=0).history
+    return history, before, [keras.ops.convert_to_numpy(variable) for variable in itdm.trainable_variables], itdm
+
+
+class ByHand:
+    """The same training in NumPy.
+
+    Attributes:
+        weights: w of each step.
+        matches: Match of each step.
+        variables: Kernels and biases.
+        shares: w · (‖∂Match/∂H1‖ + ‖∂Match/∂H2‖) over κ · G of each step but the first.
+    """
+
+    def __init__(self, variables, partner, match_weight):
+        self.variables = [variable.astype("float64") for variable in variables]
+        self.weights, self.matches, self.shares = [], [], []
+        squares, recent = [], []
+        for (x1, y1), (x2, y2) in batches():
+            kernel, bias, classifier, offset = self.variables
+            (h1, h2), m = (np.tanh(x @ kernel + bias) for x in (x1, x2)), len(x1)
+            logits = h1 @ classifier + offset
+            probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            from_loss = (probabilities - np.eye(NUM_CLASSES)[y1]) / m
+            loss_gradient = from_loss @ classifier.T
+            if partner == "stream":
+                halves = h1, y1, h2, y2
+            else:
+                first, second = dealt(y1)
+                halves = h1[first], y1[first], h1[second], y1[second]
+            self.matches.append(reference.class_conditional(*halves, NUM_CLASSES))
+            gradients = reference.class_conditional_gradients(*halves, NUM_CLASSES)
+            if partner == "split":
+                whole = np.zeros_like(h1)
+                whole[first], whole[second] = gradients
+                gradients = (whole,)
+            norm = sum(np.linalg.norm(gradient) for gradient in gradients)
+
+            bound = 0.0
+            if squares:
+                t = len(squares)
+                # v ← (1 - a) v + a n² with a = 4 / (t + 3): weights that grow with the cube of the step's number
+                parts = [4 / (s + 3) * np.prod([1 - 4 / (r + 3) for r in range(s + 1, t + 1)]) for s in range(1, t + 1)]
+                assert sum(parts) == pytest.approx(1)
+                bound = KAPPA * np.sqrt(np.dot(parts, squares) * (1 - recent[-1] / max(recent)) / m)
+            weight = min(match_weight, bound / norm)
+            self.weights.append(weight)
+            if squares and bound:
+                self.shares.append(weight * norm / bound)
+            n = np.sqrt(m) * np.linalg.norm(loss_gradient)
+            squares.append(n**2)
+            recent.append(0.9 * recent[-1] + 0.1 * n if recent else n)
+
+            at_features = [loss_gradient + weight * gradients[0], *(weight * gradient for gradient in gradients[1:])]
+            before_tanh = [g * (1 - h**2) for g, h in zip(at_features, (h1, h2), strict=False)]
+            steps = [
+                sum(x.T @ g for x, g in zip((x1, x2), before_tanh, strict=False)),
+                sum(g.sum(axis=0) for g in before_tanh),
+                h1.T @ from_loss,
+                from_loss.sum(axis=0),
+            ]
+            self.variables = [v - LEARNING_RATE * step for v, step in zip(self.variables, steps, strict=True)]
+
+
+@pytest.mark.parametrize("partner", ["stream", "split"])
+@pytest.mark.parametrize("match_weight", [100.0, 0.02])
+def test_steps_are_those_by_hand(partner, match_weight):
+    history, before, after, _ = train(partner, max_share=KAPPA, match_weight=match_weight)
+    by_hand = ByHand(before, partner, match_weight)
+    np.testing.assert_allclose(history["match_weight"], by_hand.weights, rtol=1e-3)
+    np.testing.assert_allclose(history["match_loss"], by_hand.matches, rtol=1e-4)
+    for variable, expected in zip(after, by_hand.variables, strict=True):
+        np.testing.assert_allclose(variable, expected, atol=1e-5)
+    assert history["match_weight"][0] == 0
+    assert max(by_hand.shares) <= 1 + 1e-12
+    reached = np.isclose(by_hand.shares, 1)
+    assert reached.all() if match_weight == 100.0 else not reached[-1]
+
+
+def test_where_the_bound_is_not_reached_the_weight_is_that_of_the_paper():
+    """λ to the last bit, and the training that of a constant λ to rounding."""
+    trained = {}
+    for max_share in (KAPPA, None):
+        itdm = model(max_share=max_share, match_weight=0.3)
+        itdm.compile(keras.optimizers.SGD(LEARNING_RATE), "sparse_categorical_crossentropy")
+        if max_share is not None:
+            bound_of(itdm).assign([1e6, 1e12, 1.0, 1e9])
+        history = itdm.fit((pair for pair in batches()), steps_per_epoch=1, epochs=NUM_STEPS, verbose=0).history
+        trained[max_share] = history, itdm.trainable_variables
+    assert trained[KAPPA][0]["match_weight"] == trained[None][0]["match_weight"] == NUM_STEPS * [float(np.float32(0.3))]
+    np.testing.assert_allclose(trained[KAPPA][0]["loss"], trained[None][0]["loss"], rtol=1e-5)
+    for one, other in zip(trained[KAPPA][1], trained[None][1], strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-5)
+
+
+def test_a_scaled_loss_is_bounded_as_one_that_is_not():
+    options = {"max_share": KAPPA, "match_weight": 100.0}
+    plain, _, after, _ = train(**options)
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(LEARNING_RATE), initial_scale=2.0**10)
+    scaled, _, after_scaled, _ = train(optimizer=optimizer, **options)
+    np.testing.assert_allclose(scaled["match_weight"], plain["match_weight"], rtol=1e-4)
+    for one, other in zip(after, after_scaled, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_step_that_is_not_finite_is_not_remembered():
+    """A loss scale that is too large is found out by its first steps."""
+    itdm = model(match_weight=100.0)
+    itdm.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    ((x, y), _), *rest = batches()
+    broken = x.copy()
+    broken[0] = np.inf
+    steps = (step for step in [((x, y), (x[:9], y[:9])), ((broken, y), (x[:9], y[:9])), *rest])
+    known = []
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: known.append(keras.ops.convert_to_numpy(bound_of(itdm)))
+    )
+    itdm.fit(steps, steps_per_epoch=1, epochs=2, callbacks=[note], verbose=0)
+    assert known[0][0] == 1
+    np.testing.assert_array_equal(known[0], known[1])
+
+
+def bound_of(itdm):
+    return next(variable for variable in itdm.non_trainable_variables if variable.name == "loss_gradient")
+
+
+@pytest.mark.parametrize("how", ["steps_per_execution", "run_eagerly", "gradient accumulation"])
+def test_however_steps_are_run_they_are_the_same(how):
+    arguments = {"max_share": KAPPA, "match_weight": 100.0}
+    if how == "steps_per_execution" and keras.backend.backend() == "torch":
+        pytest.skip("Keras runs one step at a time on PyTorch")
+    itdm = {}
+    for name in ("plainly", how):
+        optimizer = keras.optimizers.SGD(0.5, gradient_accumulation_steps=2 if "accumulation" in how else None)
+        itdm[name] = model(**arguments)
+        options = {"jit_compile": False} if keras.backend.backend() == "torch" else {}
+        if name == how:
+            options |= {"steps_per_execution": {"steps_per_execution": 2}, "run_eagerly": {"run_eagerly": True}}.get(
+                how, {}
+            )
+        itdm[name].compile(optimizer, "sparse_categorical_crossentropy", **options)
+        itdm[name].fit((pair for pair in batches()), steps_per_epoch=NUM_STEPS, epochs=1, verbose=0)
+    for one, other in zip(itdm["plainly"].weights, itdm[how].weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-6, err_msg=one.path)
+
+
+def test_what_is_known_is_saved(tmp_path):
+    _, _, _, itdm = train(max_share=KAPPA)
+    itdm.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.max_share == KAPPA
+    np.testing.assert_array_equal(bound_of(loaded).numpy(), bound_of(itdm).numpy())
+    assert bound_of(loaded).numpy()[0] == NUM_STEPS
+
+
+def test_features_that_nothing_trains_are_matched_with():
+    itdm = model(max_share=KAPPA)
+    itdm.base_model.get_layer("features").trainable = False
+    itdm.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    history = itdm.fit((pair for pair in batches()), steps_per_epoch=1, epochs=NUM_STEPS, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def textbook_network(features="relu"):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(64, activation=features, name="features"),
+            layers.Dense(10),
+        ]
+    )
+
+
+@pytest.mark.parametrize("features", ["relu", "tanh"])
+def test_a_textbook_network_learns_and_where_a_constant_weight_collapses_it_a_warning_says_so(features):
+    x, y = load_digits(return_X_y=True)
+    x, y = (x / 16).reshape(-1, 8, 8, 1)[:500].astype("float32"), y[:500]
+    accuracy = {}
+    for max_share in (0.5, None):
+        itdm = ITDMModel(textbook_network(features), "features", partner="split", max_share=max_share)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        itdm.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, metrics=["accuracy"])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            history = itdm.fit(x, y, batch_size=50, epochs=8, verbose=0).history
+        accuracy[max_share] = history["accuracy"][-1]
+        messages = [str(warning.message) for warning in caught if "collapsed" in str(warning.message)]
+        assert len(messages) == (1 if max_share is None else 0)
+        if messages:
+            assert "max_share" in messages[0]
+            assert "match_weight" in messages[0]
+    assert accuracy[0.5] > 0.9
+    assert accuracy[None] < 0.5
