@@ -6,7 +6,8 @@ import time
 import keras
 import measure
 import numpy as np
-from common.networks import NETWORKS
+
+from experiments.networks import NETWORKS
 
 INPUT_SHAPES = {"cnn5": (28, 28, 1), "resnet18": (32, 32, 3)}
 NUM_CLASSES = 10

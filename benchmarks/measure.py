@@ -1,6 +1,6 @@
 """What the benchmarks share: arguments, times taken in turns, and tables of what was measured against its bar.
 
-Importing it makes the networks and data sets of `examples/` importable, as `common.networks` and `common.data`.
+Importing it makes the networks and data sets of `experiments/` importable.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 import keras
 import psutil
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
 
 Ratio = collections.namedtuple("Ratio", ["median", "low", "high"])
 Ratio.__doc__ = "The median of ratios, and their quartiles."

@@ -14,8 +14,8 @@ import statistics
 import keras
 import measure
 import numpy as np
-from common import data
 
+from experiments import data
 from keras_itdm import ITDMModel
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")

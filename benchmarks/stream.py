@@ -5,8 +5,8 @@ KERAS_BACKEND=tensorflow python benchmarks/stream.py
 
 import measure
 import numpy as np
-from common.data import Data
 
+from experiments.data import Data
 from keras_itdm import zip_batches
 
 

@@ -3,6 +3,7 @@
 python examples/diagnostics.py
 """
 
+import argparse
 import pathlib
 
 import keras
@@ -12,10 +13,13 @@ from sklearn.model_selection import train_test_split
 from keras_itdm import ITDMModel
 from keras_itdm.callbacks import FeatureDiscrepancy, FeatureProjection
 
-OUTPUT = pathlib.Path("results/diagnostics")
 
-
-def main(epochs=20, output=OUTPUT):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=20, help="(default: 20)")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results/diagnostics"))
+    settings = parser.parse_args()
+    epochs, output = settings.epochs, settings.output
     x, y = load_digits(return_X_y=True)
     x, x_test, y, y_test = train_test_split(x / 16.0, y, train_size=500, random_state=0, stratify=y)
     for match_weight in (0.0, 0.8):

@@ -1,8 +1,8 @@
 """ITDM-c on several devices, with matching over the global mini-batch, on scikit-learn's digits.
 
-python examples/distributed.py mirrored                                 all GPUs of this machine, or a CPU played as several
-python examples/distributed.py workers                                  several processes on this machine
-KERAS_BACKEND=jax python examples/distributed.py data-parallel          all devices that JAX finds, or a CPU played as several
+python examples/distributed.py mirrored                           all GPUs of this machine, or a CPU played as several
+python examples/distributed.py workers                            several processes on this machine
+KERAS_BACKEND=jax python examples/distributed.py data-parallel    all devices of JAX, or a CPU played as several
 
 On several machines run the second on each, with TF_CONFIG set as TensorFlow's guides say; each is one worker then:
 
@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def devices(engine, number):
-    """A strategy or distribution over all devices there are, or over `number` that one CPU plays. Made before all else."""
+    """A strategy or distribution over all devices there are, or over `number` that one CPU plays. Comes first."""
     if engine == "data-parallel":
         flag = f"--xla_force_host_platform_device_count={number}"  # of the CPU alone; GPUs are what they are
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
@@ -50,25 +50,30 @@ def _logical_devices(tf):
 
 def train(distribution, settings):
     import keras
-    import numpy as np
-    from common.data import load
-    from common.networks import cnn5
+    from sklearn.datasets import load_digits
 
     from keras_itdm import ITDMModel
 
     keras.utils.set_random_seed(0)  # alike in all workers, which so read the data in one order
-    data = load("digits")
-    count = (
-        len(data.x_train) // settings.batch_size * settings.batch_size
-    )  # whole batches, which shares can be dealt of
-    x, y = data.scale * data.x_train[:count].astype("float32"), np.eye(data.num_classes)[data.y_train[:count]]
+    x, y = load_digits(return_X_y=True)
+    x = (x / 16).reshape(-1, 8, 8, 1).astype("float32")
+    count = 500 // settings.batch_size * settings.batch_size  # whole batches, which shares can be dealt of
+    test = slice(500, 500 + 1280 // settings.batch_size * settings.batch_size)
     with distribution.scope():
-        model = cnn5(data.input_shape, data.num_classes, filters=(16, 32))
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Conv2D(16, 3, activation="relu"),
+                keras.layers.Conv2D(32, 3, activation="relu"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(64, activation="relu", name="features"),
+                keras.layers.Dense(10, activation="softmax"),
+            ]
+        )
         itdm = ITDMModel(model, "features", synchronized=settings.synchronized)
-        itdm.compile(keras.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy", metrics=["accuracy"])
-        itdm.fit(x, y, batch_size=settings.batch_size, epochs=settings.epochs, verbose=2)
-        x_test, y_test = data.test(1280)
-        metrics = itdm.evaluate(x_test, y_test, batch_size=settings.batch_size, verbose=0, return_dict=True)
+        itdm.compile(keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        itdm.fit(x[:count], y[:count], batch_size=settings.batch_size, epochs=settings.epochs, verbose=2)
+        metrics = itdm.evaluate(x[test], y[test], batch_size=settings.batch_size, verbose=0, return_dict=True)
     print({"replicas": settings.replicas, **{name: round(value, 4) for name, value in metrics.items()}})
 
 

@@ -62,7 +62,7 @@ class CollapseWatch:
         warnings.warn(
             f"The features have collapsed: their spread is {spread / first_spread:.1e} of what it was at the first "
             f"step, and the loss, {loss:.3g}, is no better than {first_loss:.3g} at the start. Matching with a "
-            "constant weight has taken over. Bound it: ITDMModel(..., max_share=0.5), the default, instead of "
+            "constant weight has taken over. Bound it: ITDMModel(..., max_share=1.0), the default, instead of "
             "max_share=None; or lower match_weight; or let it rise from 0 over the first tenth of training with "
             "MatchWeightScheduler.",
             stacklevel=2,

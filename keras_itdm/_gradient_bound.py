@@ -4,14 +4,15 @@ Match does not change with the scale of the features, since the bandwidth follow
 shrink, as one over their scale. Early in training, when the classes still have one mean, it pulls all features there in
 finitely many steps, and the network learns nothing. Hence, in every step,
 
-    w = min(λ, κ · G / (‖∂Match/∂H1‖ + ‖∂Match/∂H2‖))        G = √(v · (1 - u / max u) / m)
+    w = min(λ, κ · G / (‖∂Match/∂H1‖ + ‖∂Match/∂H2‖))        G = √(v / m) · (1 - u / max u)²
 
 where G stands for the norm of the loss's own gradient at the features, out of the steps before. With m samples and
 n² = m · ‖∂L/∂H1‖², which does not depend on how many they are,
 
     v  is the mean of n² over the last quarter or so of all steps: v ← (1 - a) v + a n², a = 4 / (t + 3)
     u  is the mean of n over some ten steps
-    1 - u / max u  is what the loss has lost of the hold it had on the features: 0 when nothing has been learnt yet
+    1 - u / max u  is what the loss has lost of the hold it had on the features: 0 when nothing has been learnt yet.
+       Squared, it keeps matching from slowing a network down that is still learning
 
 Norms are Frobenius norms over the global mini-batch. The idea is that of the adaptive weight of VQGAN (Esser et al.
 2021) and of LARS' trust ratio (You et al. 2017): one gradient is given a length by another.
@@ -75,7 +76,7 @@ class GradientBound:
         """
         _, squared, recent, largest = ops.unstack(self.known())
         room = ops.maximum(1.0 - recent / ops.maximum(largest, _TINY), 0.0)
-        bound = self.max_share * ops.sqrt(squared * room / self._samples(step))
+        bound = self.max_share * ops.square(room) * ops.sqrt(squared / self._samples(step))
         return ops.where(match_weight * norm <= bound, match_weight, bound / ops.maximum(norm, _TINY))
 
     def updated(self, known, step):

@@ -10,9 +10,9 @@ from keras import ops
 
 
 def value_and_gradients(function, *tensors):
-    """`function(*tensors)`, a scalar, and its gradients with respect to the tensors. None of them has a gradient."""
+    """`function(*tensors)`, a scalar, and its gradients with respect to the tensors, float32. None has a gradient."""
     backend = keras.backend.backend()
-    tensors = [ops.stop_gradient(tensor) for tensor in tensors]
+    tensors = [ops.cast(ops.stop_gradient(tensor), "float32") for tensor in tensors]
     if backend == "jax":
         import jax
 
@@ -40,7 +40,7 @@ def value_and_gradients(function, *tensors):
 def with_gradient(value, tensors, gradients):
     """`value`, unchanged to the last bit, with these gradients with respect to the tensors."""
     for tensor, gradient in zip(tensors, gradients, strict=True):
-        product = ops.sum(ops.cast(tensor, gradient.dtype) * ops.stop_gradient(gradient))
+        product = ops.sum(ops.cast(tensor, "float32") * ops.stop_gradient(gradient))
         value = value + (product - ops.stop_gradient(product))
     return value
 

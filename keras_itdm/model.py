@@ -94,7 +94,7 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         partner="stream",
         label_fn=None,
         synchronized=True,
-        max_share=0.5,
+        max_share=1.0,
         name=None,
     ):
         if not isinstance(model, keras.Model):

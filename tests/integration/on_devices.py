@@ -67,7 +67,7 @@ def model_for(case, on_one_device):
         match_weight=0.0 if "plain" in words else 2.0,
         partner="split" if "split" in words else "stream",
         synchronized=not local,
-        max_share=0.5 if "bounded" in words else None,
+        max_share=1.0 if "bounded" in words else None,
     )
 
 
