@@ -5,6 +5,8 @@ import contextvars
 import difflib
 import functools
 import inspect
+import numbers
+import re
 
 import keras
 from keras import tree
@@ -24,34 +26,83 @@ def find_layer(model, path):
     Raises:
         ValueError: if there is no such layer (the message names the ones there are), or it has no output of its own.
     """
+    return _layers_to(model, path)[-1]
+
+
+def _layers_to(model, path):
+    """The model and the layers that a path names, the last of which is the feature layer."""
     check_path(path)
-    layer = model
+    layers = [model]
     for name in path.split("/"):
-        named = [child for child in sublayers(layer) if child.name == name]
+        named = [child for child in sublayers(layers[-1]) if child.name == name]
         if len(named) != 1:
             raise ValueError(_no_such_layer(model, path))
-        layer = named[0]
-    reason = _why_without_output(model, layer)
+        layers += named
+    reason = _why_without_output(model, layers[-1])
     if reason:
         raise ValueError(f"The feature layer '{path}' has no output of its own: {reason}. Name one of: {_names(model)}")
-    return layer
+    return layers
 
 
 def check_path(path):
     if not isinstance(path, str) or not path:
         raise ValueError(
-            f"`feature_layer` should be the name of a layer. Received: {path!r} of type {type(path).__name__}"
+            "`feature_layer` should be the name of a layer, its index, or the layer itself. "
+            f"Received: {path!r} of type {type(path).__name__}"
         )
 
 
-def _paths(layer, prefix=""):
+def path_of(model, layer):
+    """The path of a feature layer, which a user may give as such, or by its number, as `get_layer(index=...)` takes it.
+
+    Raises:
+        ValueError: if it is not in the model, or there is no layer of that number.
+    """
+    if isinstance(layer, numbers.Integral) and not isinstance(layer, bool):
+        try:
+            return model.layers[layer].name
+        except IndexError:
+            raise ValueError(
+                f"`feature_layer={layer}`: the model has {len(model.layers)} layers. It has: {_names(model)}"
+            ) from None
+    if isinstance(layer, keras.layers.Layer):
+        found = [path for path, child in _layers(model) if child is layer]
+        if not found:
+            raise ValueError(f"`feature_layer`: the layer '{layer.name}' is not in the model. It has: {_names(model)}")
+        return found[0]
+    return layer
+
+
+def position_of(model, path):
+    """Where a feature layer is, by number: of its layer among those directly inside the model, and so on inwards. It is
+    the same in another instance of the model, where automatic names, such as `"dense_7"`, are others."""
+    *outer, _ = layers = _layers_to(model, path)
+    return [sublayers(above).index(layer) for above, layer in zip(outer, layers[1:], strict=True)]
+
+
+def path_in_copy(model, path, position):
+    """The path, in a copy of a model, of the layer that had this path and `position_of` in the original."""
+    if not isinstance(model, keras.Model) or not isinstance(path, str) or not isinstance(position, (list, tuple)):
+        return path  # which `ITDMModel` refuses
+    layer, names = model, []
+    for index in position:
+        layers = sublayers(layer)
+        if index not in range(len(layers)):
+            return path  # layers that are made when the model is built
+        layer = layers[index]
+        names.append(layer.name)
+    automatic = [re.sub(r"_\d+$", "", name) for name in names] == [re.sub(r"_\d+$", "", p) for p in path.split("/")]
+    return "/".join(names) if automatic else path
+
+
+def _layers(layer, prefix=""):
     for child in sublayers(layer):
-        yield prefix + child.name
-        yield from _paths(child, f"{prefix}{child.name}/")
+        yield prefix + child.name, child
+        yield from _layers(child, f"{prefix}{child.name}/")
 
 
 def _no_such_layer(model, path):
-    paths = list(_paths(model))
+    paths = [path for path, _ in _layers(model)]
     message = f"The model '{model.name}' has no layer '{path}' to take as `feature_layer`."
     likely = [p for p in paths if p.split("/")[-1] == path.split("/")[-1]] or difflib.get_close_matches(path, paths)
     if likely:
@@ -60,7 +111,7 @@ def _no_such_layer(model, path):
 
 
 def _names(model):
-    names = [repr(path) for path in _paths(model)]
+    names = [repr(path) for path, _ in _layers(model)]
     if not names:
         return "none yet, since the model is not built"
     return ", ".join(names)
@@ -123,10 +174,10 @@ def read_features(model, path, pass_on=None):
     Yields:
         A `Reading`.
     """
-    layer = find_layer(model, path)
-    if not hasattr(layer.call, "is_read"):
-        # Past `__setattr__`, which tracks: the layer saves, clones and loads as before.
-        object.__setattr__(layer, "call", _readable(layer))
+    *outer, layer = _layers_to(model, path)
+    for each in outer:
+        _make_open(each)
+    _make_readable(layer)
     reading = Reading(path, pass_on)
     token = _reading.set((layer, reading))
     try:
@@ -135,9 +186,31 @@ def read_features(model, path, pass_on=None):
         _reading.reset(token)
 
 
-def _readable(layer):
-    call = layer.call
+def _make_readable(layer):
+    """Has a layer tell what each of its calls returns, whichever way Keras takes to it. Under `keras.RematScope` that
+    is read outside of what is computed again: what is inside has no gradient.
 
+    Attributes are set past `__setattr__`, which tracks: the layer saves, clones and loads as before.
+    """
+    if hasattr(layer.call, "unread"):
+        return
+    rematerialized_call = layer.rematerialized_call
+    for name in ("call", "quantized_call"):
+        object.__setattr__(layer, name, _told(layer, getattr(layer, name)))
+
+    def rematerialized(call, *args, **kwargs):
+        unread = getattr(call, "unread", call)
+
+        @functools.wraps(unread)
+        def anew(*args, **kwargs):  # JAX keeps what it traced, variables' values among it, by the function's identity
+            return unread(*args, **kwargs)
+
+        return _told(layer, rematerialized_call(anew, *args, **kwargs))
+
+    object.__setattr__(layer, "rematerialized_call", rematerialized)
+
+
+def _told(layer, call):
     @functools.wraps(call)
     def call_and_tell(*args, **kwargs):
         output = call(*args, **kwargs)
@@ -148,8 +221,22 @@ def _readable(layer):
                 output = tree.map_structure(reading.pass_on, output)
         return output
 
-    call_and_tell.is_read = True
+    call_and_tell.unread = call
     return call_and_tell
+
+
+def _make_open(layer):
+    """Has a model around the feature layer not be computed again as a whole while that is read. Its layers are."""
+    if hasattr(layer.rematerialized_call, "is_open"):
+        return
+    rematerialized_call = layer.rematerialized_call
+
+    def rematerialized_unless_read(call, *args, **kwargs):
+        is_read = _reading.get()[0] is not None
+        return call if is_read else rematerialized_call(call, *args, **kwargs)
+
+    rematerialized_unless_read.is_open = True
+    object.__setattr__(layer, "rematerialized_call", rematerialized_unless_read)
 
 
 def run_model(model, inputs, training):

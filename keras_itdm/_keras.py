@@ -59,6 +59,35 @@ def losses_kept(layer):
         layer._losses[:] = kept
 
 
+@contextlib.contextmanager
+def lent_losses(model, owner):
+    """Has a model compute its loss with the losses of the model around it: the compiled one, and those that layers have
+    added. In public these are what its own forward pass has added, which on JAX is over, and forgotten, by then; and
+    `compile` makes metrics, which cannot be made inside a step."""
+    before = model.__dict__.copy()
+    lent = {
+        "_losses_override": list(owner.losses),
+        "_compile_loss": owner._compile_loss,
+        "loss": owner.loss,
+    }
+    for name, value in lent.items():
+        object.__setattr__(model, name, value)  # untracked
+    try:
+        yield
+    finally:
+        for name in lent:
+            if name in before:
+                object.__setattr__(model, name, before[name])
+            else:
+                object.__delattr__(model, name)
+
+
+def own_metrics(model):
+    """The metrics that a model tracks as attributes. The public `metrics` has those that it was compiled with among
+    them, and that of a model around it leaves them all out."""
+    return model._metrics
+
+
 def begin_with_epoch(model, epoch):
     """Has `fit`, once callbacks have begun, begin with this epoch, or with its `initial_epoch` for `None`.
 

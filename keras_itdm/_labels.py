@@ -1,8 +1,9 @@
 """From targets to classes: which part of the targets are the labels, and which class each sample is of.
 
 One rule for all that reads labels. A class index is a whole number of at least 0 and below the number of classes K; a
-one-hot row, or soft labels, stand for the class of their largest entry. Whatever else there is, such as -1, a number
-from K on, a fraction, NaN or a row of zeros, is no class: the sample takes no part where classes are compared.
+one-hot row, or soft labels, stand for the class of their largest entry; of two classes, a number between 0 and 1 for
+the nearer one. Whatever else there is, such as -1, a number from K on, a fraction, NaN or a row of zeros, is no class:
+the sample takes no part where classes are compared. Targets that are evidently none of this are refused.
 """
 
 import keras
@@ -61,7 +62,7 @@ def _part(structure, key, output_names):
 
 
 def num_classes_of(output_shape, label_fn, output_names=None):
-    """The number of classes, the width of the model's output.
+    """The number of classes, the width of the model's output; two, where that is one number a sample.
 
     Args:
         output_shape: Shape of the output, or a list or dict of those of several.
@@ -69,17 +70,88 @@ def num_classes_of(output_shape, label_fn, output_names=None):
         output_names: As in `labels_of`.
 
     Raises:
-        ValueError: if that output is not of shape `(batch, classes)` with two classes or more.
+        ValueError: if that output is not of shape `(batch, classes)`.
     """
     if isinstance(label_fn, (str, int)) and not _is_shape(output_shape):
         output_shape = _part(output_shape, label_fn, output_names)
-    if not _is_shape(output_shape) or len(output_shape) != 2 or output_shape[1] in (None, 1):
+    if not _is_shape(output_shape) or len(output_shape) != 2 or output_shape[1] is None:
         raise ValueError(
             "The number of classes cannot be inferred from the model's output, which should be of shape (batch, "
-            f"classes), with two classes or more. Received: {output_shape}. Pass "
+            f"classes). Received: {output_shape}. Pass "
             "matching=keras_itdm.losses.ClassConditionalMMD(num_classes=...), or match jointly: matching='joint'."
         )
-    return output_shape[1]
+    return max(output_shape[1], 2)
+
+
+_OF_NUMBERS = {
+    *("mean_squared_error", "mean_absolute_error", "mean_absolute_percentage_error", "mean_squared_logarithmic_error"),
+    *("huber", "log_cosh", "MeanSquaredError", "MeanAbsoluteError", "MeanAbsolutePercentageError"),
+    *("MeanSquaredLogarithmicError", "Huber", "LogCosh"),
+}
+_ELSE = (
+    "Match jointly, which needs no classes: ITDMModel(..., matching='joint'); or say what the classes are: "
+    "label_fn=..., a function from y to class indices, with matching=ClassConditionalMMD(num_classes=...)."
+)
+
+
+def check_loss_is_of_classes(loss, label_fn, output_names=None):
+    """
+    Args:
+        loss: The compiled loss, or a list or dict of several.
+        label_fn: As in `labels_of`. A function says itself what the classes are.
+        output_names: As in `labels_of`.
+
+    Raises:
+        ValueError: if it is one of Keras' losses of numbers, such as the mean squared error: targets are no classes.
+    """
+    if callable(label_fn):
+        return
+    if isinstance(loss, (list, tuple, dict)):
+        if label_fn is None:
+            return
+        try:
+            loss = _part(loss, label_fn, output_names)
+        except ValueError:
+            return
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    name = getattr(loss, "__name__", type(loss).__name__)
+    if name in _OF_NUMBERS:
+        raise ValueError(
+            f"Matching class by class needs classes, and the loss that was compiled, {name}, is one of numbers. {_ELSE}"
+        )
+
+
+def check_are_classes(labels):
+    """
+    Args:
+        labels: Labels of a batch, looked at if their values are at hand.
+
+    Raises:
+        ValueError: if they are numbers that are no class indices, or rows that are neither one-hot nor probabilities.
+    """
+    if not may_be_labels(labels):
+        return
+    try:
+        values = ops.convert_to_numpy(labels)
+    except Exception:  # in a graph there are none
+        return
+    if values.dtype.kind not in "biuf" or not values.size:
+        return
+    values = values.astype("float64")
+    if values.ndim == 2 and values.shape[1] > 1:
+        sums = values.sum(axis=1)
+        if (values < 0).any() or (np.abs(sums - 1) > 0.01)[sums != 0].any():
+            raise ValueError(
+                "Matching class by class needs one class a sample, and these targets have rows that are neither "
+                "one-hot nor probabilities: several labels at a time, or numbers. "
+                f"Received: {values[:2].tolist()} ... {_ELSE}"
+            )
+    elif ((values != np.round(values)) & ~((values > 0) & (values < 1)) & np.isfinite(values)).any():
+        raise ValueError(
+            "Matching class by class needs classes, and these targets are numbers. "
+            f"Received: {values.ravel()[:4].tolist()} ... {_ELSE}"
+        )
 
 
 def _is_shape(value):
@@ -133,7 +205,8 @@ def class_indices(labels, num_classes=None):
     Args:
         labels: Class indices of shape `(samples,)` or `(samples, 1)`, or one-hot or soft labels of shape
             `(samples, classes)`.
-        num_classes: K. `None` for any: whatever the width of one-hot labels is, however large an index.
+        num_classes: K. With two, numbers between 0 and 1 stand for the nearer class. `None` for any: whatever the width
+            of one-hot labels is, however large an index.
 
     Returns:
         Int32 tensor of shape `(samples,)`: indices below K, and -1 for samples of no class.
@@ -145,6 +218,9 @@ def class_indices(labels, num_classes=None):
     shape = tuple(labels.shape)
     if keras.backend.standardize_dtype(labels.dtype) in ("bool", "int8", "uint8", "int16", "uint16"):
         labels = ops.cast(labels, "int32")  # which holds `num_classes` too
+    if len(shape) == 2 and shape[1] is None and num_classes:  # known when the graph runs
+        one_hot = class_indices(ops.reshape(labels, (ops.shape(labels)[0], -1)))
+        return ops.where(ops.shape(labels)[1] > 1, one_hot, class_indices(labels[:, 0], num_classes))
     if len(shape) == 2 and shape[1] == 1:
         labels = labels[:, 0]
     elif len(shape) == 2 and shape[1] == (num_classes or shape[1]):
@@ -155,6 +231,8 @@ def class_indices(labels, num_classes=None):
             "Labels should be class indices of shape (samples,) or (samples, 1), or one-hot of shape "
             f"(samples, {num_classes or 'classes'}). Received: shape {shape}"
         )
+    if num_classes == 2 and "float" in keras.backend.standardize_dtype(labels.dtype):
+        labels = ops.where((labels >= 0) & (labels <= 1), ops.cast(labels > 0.5, labels.dtype), labels)
     indices = ops.cast(labels, "int32")
     below = np.iinfo("int32").max if num_classes is None else num_classes
     in_range = (labels >= 0) & (labels < below) & (ops.cast(indices, labels.dtype) == labels)
@@ -174,12 +252,13 @@ def count_classes(*labels):
     return widths[0] if widths else 1 + max(largest, default=0)
 
 
-def stratified_halves(features, labels):
+def stratified_halves(features, labels, num_classes=None):
     """The two halves of a mini-batch, each class split evenly between them, by turns in the order of its samples.
 
     Args:
         features: Tensor of shape `(samples, ...)`.
         labels: Labels in a form that `class_indices` takes, or `None`: all of one class.
+        num_classes: As in `class_indices`.
 
     Returns:
         Features and labels, or `None`, of the first half and, if the samples are odd in number one less, of the second.
@@ -188,7 +267,7 @@ def stratified_halves(features, labels):
     order = ops.arange(num_samples, dtype="int32")
     if labels is not None:
         labels = as_labels(labels)
-        order = ops.argsort(class_indices(labels) * num_samples + order)
+        order = ops.argsort(class_indices(labels, num_classes) * num_samples + order)
     order = ops.concatenate([order[0::2], order[1::2]])
     half = (num_samples + 1) // 2
     features = ops.take(features, order, axis=0)

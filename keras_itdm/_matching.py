@@ -2,11 +2,18 @@
 labels picked out of its targets and as many classes as its output is wide."""
 
 import keras
-from keras import ops
+from keras import ops, tree
 
 from keras_itdm import _replicas
 from keras_itdm._gradients import squared_norm, value_and_gradients, with_gradient
-from keras_itdm._labels import labels_of, may_be_labels, num_classes_of, stratified_halves
+from keras_itdm._labels import (
+    check_are_classes,
+    check_loss_is_of_classes,
+    labels_of,
+    may_be_labels,
+    num_classes_of,
+    stratified_halves,
+)
 from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
 
 MATCHINGS = {"joint": JointMMD, "class_conditional": ClassConditionalMMD}
@@ -73,7 +80,8 @@ class Match:
             )
         if not self._loss.needs_labels and not may_be_labels(labels):
             labels = None
-        between_halves = lambda *batch: self._loss(*stratified_halves(*batch))  # noqa: E731
+        num_classes = getattr(self._loss, "num_classes", None)
+        between_halves = lambda *batch: self._loss(*stratified_halves(*batch, num_classes))  # noqa: E731
         return lambda h1: self._over_replicas(between_halves, h1, labels), (features,)
 
     def _over_replicas(self, function, *batches):
@@ -94,6 +102,17 @@ class Match:
                 "without: give fit(x, y), or a stream of (x, y), or match jointly: matching='joint'."
             )
 
+    def check_values(self, batch):
+        """
+        Raises:
+            ValueError: if the labels of a batch whose values are at hand are evidently no classes, and the number of
+                classes is not the user's word.
+        """
+        loss = loss_of(self._model.matching)
+        inferred = isinstance(loss, ClassConditionalMMD) and loss.num_classes is None
+        if inferred and not callable(self._model.label_fn):
+            check_are_classes(self._labels(keras.utils.unpack_x_y_sample_weight(batch)[1]))
+
     def set_num_classes(self, output_shape):
         """Tells the class-conditional loss the number of classes, if its user did not: the width of the model's output.
 
@@ -105,6 +124,22 @@ class Match:
         loss = loss_of(self._model.matching)
         if not isinstance(loss, ClassConditionalMMD) or loss.num_classes is not None:
             return
+        check_loss_is_of_classes(getattr(self._model, "loss", None), self._model.label_fn, self._model.output_names)
         num_classes = num_classes_of(output_shape, self._model.label_fn, self._model.output_names)
         if self._loss.num_classes != num_classes:
             self._loss = type(loss).from_config({**loss.get_config(), "num_classes": num_classes})
+
+
+def less_is_better(callbacks):
+    """Tells those callbacks of a list that watch Match, such as `EarlyStopping`, that less of it is better."""
+    for callback in tree.flatten(getattr(callbacks, "callbacks", callbacks)):
+        if getattr(callback, "monitor", None) == "match_loss" and getattr(callback, "mode", None) == "auto":
+            callback.mode = "min"
+    return callbacks
+
+
+class MatchLoss(keras.metrics.Mean):
+    """The mean of Match over the samples of an epoch; NaN where it was not computed, as with λ = 0."""
+
+    def result(self):
+        return ops.where(self.count > 0, super().result(), float("nan"))

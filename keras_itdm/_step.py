@@ -15,6 +15,7 @@ class Step:
     """A step with matching.
 
     Attributes:
+        model: The `ITDMModel` that takes the step.
         partner: S2, or `None` to match the halves of S1.
         reading: Of the features of S1, once the model has been called.
         taps: Note the norm of the loss's gradient at `"features"`, and at the `"loss"` itself, by which one that is
@@ -22,15 +23,17 @@ class Step:
         num_samples: Number of samples in S1, known once the loss is.
     """
 
+    model: object
     partner: object = None
     reading: Reading | None = None
     taps: Taps = dataclasses.field(default_factory=Taps)
     num_samples: object = None
 
 
-def current_step():
-    """The `Step` in progress in this thread, or `None`."""
-    return _current.get()
+def current_step(model):
+    """The `Step` of a model in progress in this thread, or `None`: another's, such as a model around it, is not its."""
+    step = _current.get()
+    return step if step is not None and step.model is model else None
 
 
 @contextlib.contextmanager

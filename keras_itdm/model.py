@@ -20,21 +20,31 @@ from keras import ops, tree
 from keras_itdm import _keras, _replicas
 from keras_itdm._checks import check_flags
 from keras_itdm._collapse import CollapseWarning, CollapseWatch
-from keras_itdm._features import check_path, features_without_trace, find_layer, read_features, run_model
+from keras_itdm._features import (
+    check_path,
+    features_without_trace,
+    find_layer,
+    path_in_copy,
+    path_of,
+    position_of,
+    read_features,
+    run_model,
+)
 from keras_itdm._gradient_bound import GradientBound, check_max_share
 from keras_itdm._gradients import attach
 from keras_itdm._labels import check_label_fn, check_no_strings
 from keras_itdm._match_weight import MatchWeight
-from keras_itdm._matching import Match, loss_of
+from keras_itdm._matching import Match, MatchLoss, less_is_better, loss_of
 from keras_itdm._resuming import TrainingState
 from keras_itdm._step import Step, current_step, in_progress
+from keras_itdm._wrapping import Wrapper, check_can_be_wrapped
 from keras_itdm.data import check_ends, pair_up, split_pair
 
 PARTNERS = ("stream", "split")
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
-class ITDMModel(_keras.TrainerHooks, keras.Model):
+class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
     """Trains a model with In-Training Distribution Matching.
 
     Each step adds `match_weight · Match(H1, H2)` to the loss: the discrepancy between the features that the model gives
@@ -51,7 +61,8 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
     Args:
         model: Any `keras.Model`. It is trained in place, and stays at hand as `base_model`.
         feature_layer: Name of the layer whose output is matched, usually the last before the classifier;
-            `"outer/inner"` reaches into a nested model. Outputs of rank above 2 are flattened.
+            `"outer/inner"` reaches into a nested model. Or its index, as in `get_layer(index=...)`: -2 is the last but
+            one; or the layer itself. Outputs of rank above 2 are flattened.
         matching: `"class_conditional"` (ITDM-c, Eq. 5), `"joint"` (ITDM-j, Eq. 3; needs no labels), or a
             `MatchingLoss`.
         match_weight: λ of Eq. 4 and 6, at least 0. The paper tries 0.2 to 1.
@@ -101,13 +112,15 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
             raise TypeError(f"`model` should be a keras.Model. Received: {model!r} of type {type(model).__name__}")
         if isinstance(model, ITDMModel):
             raise TypeError("`model` is an ITDMModel already. Wrap its `base_model` instead.")
+        check_can_be_wrapped(model)
         loss_of(matching)
         if partner not in PARTNERS:
             raise ValueError(f"`partner` should be one of {list(PARTNERS)}. Received: {partner!r}")
         check_label_fn(label_fn)
+        feature_layer = path_of(model, feature_layer)
         check_path(feature_layer)
         check_flags(synchronized=synchronized)
-        super().__init__(name=name, dtype=model.dtype_policy)
+        super().__init__(name=name, dtype=model.dtype_policy, autocast=False)  # `model` casts, or does not
         self.base_model = model
         self.feature_layer = feature_layer
         self.matching = matching
@@ -120,7 +133,7 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         bounded = self.max_share is not None
         self._bound = GradientBound(self, self.max_share) if bounded else None
         self._collapse_watch = None if bounded else CollapseWatch(self)
-        self._match_loss_tracker = keras.metrics.Mean(name="match_loss")
+        self._match_loss_tracker = MatchLoss(name="match_loss")
         self._match_weight_tracker = keras.metrics.Mean(name="match_weight")
         self._training_state = TrainingState(self)
         if model.built:
@@ -144,7 +157,7 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
     # Algorithm 1
 
     def call(self, inputs, training=None):
-        step = current_step()
+        step = current_step(self)
         if step is None:
             return run_model(self.base_model, inputs, training)
         tap = None if self._bound is None else lambda features: step.taps("features", features)
@@ -156,15 +169,15 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         batch, partner = self._split(data)
         if self._match_weight.is_zero:
             return _replicas.logs(super().train_step(*state, batch))
-        with in_progress(Step(partner)) as step:
+        with in_progress(Step(self, partner)) as step:
             logs = super().train_step(*state, batch)
             if self._bound is not None and not state:
                 self._bound.variable.assign(self._bound.updated(self._bound.known(), step))
             return _replicas.logs(logs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-        step = current_step()
+        loss = self.compute_base_loss(x, y, y_pred, sample_weight, training)
+        step = current_step(self)
         if step is None:
             return loss
         features = step.reading.features()
@@ -192,7 +205,7 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
 
     def compute_loss_and_updates(self, trainable_variables, non_trainable_variables, *args, **kwargs):
         """The step of Keras' trainer on JAX, up to the gradient; a `Step` in progress takes the gradient itself."""
-        step = current_step()
+        step = current_step(self)
 
         def compute(trainable_variables):
             return super(ITDMModel, self).compute_loss_and_updates(
@@ -231,10 +244,18 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         self._training_state.data = epoch_iterator
 
     def _first_batch(self, batch):
-        return self._split(batch)[0]
+        batch, _ = self._split(batch)
+        self._match.check_values(batch)
+        return batch
 
     def _while_building(self):
-        return in_progress(Step(None))
+        return in_progress(Step(self))
+
+    def train_on_batch(self, *args, return_dict=False, **kwargs):
+        """As that of the plain model, whose values it returns; with `return_dict`, those of matching as well."""
+        logs = super().train_on_batch(*args, return_dict=True, **kwargs)
+        values = [value for name, value in logs.items() if name not in ("match_loss", "match_weight")]
+        return logs if return_dict else values[0] if len(values) == 1 else values
 
     def fit(
         self,
@@ -273,6 +294,8 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         check_ends(x, steps_per_epoch)
         for labels in tree.flatten(y):
             check_no_strings(labels)
+        if y is not None:
+            self._match.check_values((x, y))
         data = {"x": x, "y": y, "sample_weight": sample_weight, "shuffle": shuffle, "class_weight": class_weight}
         if self.partner == "stream":
             if validation_split and validation_data is None:
@@ -298,7 +321,7 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
             batch_size=batch_size,
             epochs=epochs,
             verbose=verbose,
-            callbacks=self._training_state.begin(callbacks, initial_epoch, own_callbacks),
+            callbacks=self._training_state.begin(less_is_better(callbacks), initial_epoch, own_callbacks),
             validation_split=validation_split,
             validation_data=validation_data,
             initial_epoch=initial_epoch,
@@ -321,22 +344,10 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
     def test_step(self, *args):
         return _replicas.logs(super().test_step(*args))
 
-    # The rest is the plain model's
-
     @property
     def _num_inputs(self):
         inputs = getattr(self.base_model, "inputs", None)
         return len(inputs) if inputs else None
-
-    @property
-    def output_names(self):
-        return getattr(self.base_model, "output_names", None)
-
-    def summary(self, *args, **kwargs):
-        return self.base_model.summary(*args, **kwargs)
-
-    def export(self, *args, **kwargs):
-        return self.base_model.export(*args, **kwargs)
 
     # Serialization
 
@@ -355,6 +366,7 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         return {
             "model": serialize(self.base_model),
             "feature_layer": self.feature_layer,
+            "feature_layer_position": position_of(self.base_model, self.feature_layer),
             "matching": self.matching if isinstance(self.matching, str) else serialize(self.matching),
             "match_weight": self.match_weight,
             "partner": self.partner,
@@ -370,4 +382,6 @@ class ITDMModel(_keras.TrainerHooks, keras.Model):
         for key in ("model", "matching", "label_fn"):
             if isinstance(config[key], dict):
                 config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+        position = config.pop("feature_layer_position", [])
+        config["feature_layer"] = path_in_copy(config["model"], config["feature_layer"], position)
         return cls(**config)

@@ -123,6 +123,12 @@ class Odd(keras.Model):
         return self.classifier(self.lstm(keras.ops.reshape(self.shared(self.shared(x)), (-1, 2, 2)))[0])
 
 
+def with_preprocessor():
+    model = network()
+    model.preprocessor = layers.Rescaling(0.1)
+    ITDMModel(model, "features")
+
+
 A = {
     "`ITDMModel(model)`: no Keras model": lambda: ITDMModel("model", "features"),
     "`ITDMModel(model)`: an `ITDMModel`": lambda: ITDMModel(ITDMModel(network(), "features"), "features"),
@@ -156,7 +162,15 @@ A = {
     "`label_fn`: names no part of the targets": lambda: several_targets("colour"),
     "`label_fn`: none, of several targets": lambda: several_targets(None),
     "`name`: no string": lambda: ITDMModel(network(), "features", name=3),
-    "A model of one output number, matched class by class": lambda: ITDMModel(network(1), "features"),
+    "A loss of numbers, matched class by class": lambda: fit(wrapped(loss="mean_squared_error"), y=np.eye(3)[Y]),
+    "Targets of several labels at a time, matched class by class": lambda: fit(
+        wrapped(loss="binary_crossentropy"), y=1 - np.eye(3)[Y]
+    ),
+    "Targets that are numbers, matched class by class": lambda: fit(wrapped(network(1), loss="poisson"), y=Y + 0.5),
+    "A model that overrides `train_step`, or another method that is not carried along": lambda: ITDMModel(
+        type("Odd", (Odd,), {"train_step": lambda self, data: {}})(), "shared"
+    ),
+    "A model with a preprocessor of its own": with_preprocessor,
     "`multipliers`: no numbers": lambda: GaussianMixture(4),
     "`multipliers`: not positive": lambda: GaussianMixture((0, 1)),
     "`bandwidth`: not positive": lambda: GaussianMixture(bandwidth=0),

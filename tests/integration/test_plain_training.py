@@ -39,7 +39,7 @@ def test_without_matching_training_is_that_of_the_plain_model_bit_for_bit(stream
         pytest.skip("covered by arrays: JAX without jit is slow")
     plain, plain_variables = train(False, stream, **how)
     itdm, itdm_variables = train(True, stream, **how)
-    assert itdm.pop("match_loss") == itdm.pop("match_weight") == [0.0] * 3
+    assert np.isnan(itdm.pop("match_loss")).all() and itdm.pop("match_weight") == [0.0] * 3
     assert itdm == plain
     assert len(plain_variables) == len(itdm_variables)
     for expected, value in zip(plain_variables, itdm_variables, strict=True):
@@ -127,7 +127,7 @@ def test_match_weight_changes_without_tracing_again():
         assert len(traces) == count
     assert losses[1]["loss"][0] > losses[0]["loss"][0]
     model.match_weight = 0.0
-    assert model.fit(x, y, batch_size=20, verbose=0).history["match_loss"] == [0.0]
+    assert np.isnan(model.fit(x, y, batch_size=20, verbose=0).history["match_loss"]).all()
     model.match_weight = 1.0
     assert model.fit(x, y, batch_size=20, verbose=0).history["match_loss"][0] > 0
 

@@ -80,7 +80,7 @@ def test_loading_weights_with_match_weight_0_ends_matching(tmp_path):
     model.match_weight = 0.5
     model.load_weights(tmp_path / "m.weights.h5")
     x, y = data()
-    assert model.fit(x, y, verbose=0).history["match_loss"] == [0.0]
+    assert model.fit(x, y, verbose=0).history["match_weight"] == [0.0]
 
 
 def test_the_plain_model_loads_where_this_package_is_not_installed(tmp_path):
