@@ -164,7 +164,7 @@ def table(folder):
             "| | seeds | accuracy, % | cross-entropy | of training | least cross-entropy (epoch) | s an epoch |",
             "|---|---|---|---|---|---|---|",
         ]
-        for variant in VARIANTS:
+        for variant in dict.fromkeys([*VARIANTS, *(run["variant"] for run in runs)]):
             of_variant = [run for run in runs if run["variant"] == variant]
             if not of_variant:
                 continue

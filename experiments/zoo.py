@@ -10,6 +10,7 @@ what is missing.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import re
@@ -93,7 +94,18 @@ def path_of(output, member, variant, seed):
 
 def read(output, member, variant, seeds):
     paths = [path_of(output, member, variant, seed) for seed in range(seeds)]
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    own = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    return own or [published for published in kept(output).get((member, variant), []) if published["seed"] < seeds]
+
+
+@functools.cache
+def kept(output):
+    """The trainings of a folder that are kept in one file, `trainings.jsonl`, a line each, by network and variant."""
+    trainings, path = {}, output / "trainings.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        training = json.loads(line)
+        trainings.setdefault((training["member"], training["variant"]), []).append(training)
+    return trainings
 
 
 def run(settings, arrays):
