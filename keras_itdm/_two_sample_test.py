@@ -99,7 +99,8 @@ def two_sample_test(
     if by_class and (x_labels is None or y_labels is None):
         missing = "x_labels" if x_labels is None else "y_labels"
         raise ValueError(f"Give labels for both samples or for neither. Received: {missing}=None")
-    x, y = (ops.convert_to_numpy(samples) for samples in flatten_features(x, y))
+    flatten_features(x, y)  # objects to what is no features
+    x, y = (_in_float64(samples) for samples in (x, y))
     if by_class:
         num_classes = num_classes or count_classes(x_labels, y_labels)
         x_classes = _classes(x_labels, num_classes, len(x))
@@ -152,7 +153,7 @@ def permute(x, y, x_classes, y_classes, num_classes, permutations, rng, kernel=N
         else:
             bandwidth[k] = kernel.bandwidth
         # Where most samples coincide, the limit of σ → 0.
-        sigma = max(bandwidth[k], _COINCIDENT * distances.max()) or 1.0
+        sigma = bandwidth[k] or _COINCIDENT * distances.max() or 1.0
         # k - 1, since the ones cancel and take their rounding error with them.
         excess = np.mean([np.expm1(-distances / (c * sigma)) for c in kernel.multipliers], axis=0)
         weights = np.tile(np.repeat([1.0 / n, -1.0 / m], [n, m]), (1 + permutations, 1))
@@ -170,8 +171,13 @@ def permute(x, y, x_classes, y_classes, num_classes, permutations, rng, kernel=N
     return statistics, bandwidth
 
 
+def _in_float64(samples):
+    samples = np.asarray(samples) if isinstance(samples, (list, tuple)) else ops.convert_to_numpy(samples)
+    return samples.reshape(len(samples), -1).astype("float64")
+
+
 def _squared_distances(samples):
-    samples = samples - samples.mean(axis=0)
+    samples = samples - np.median(samples, axis=0)  # in the midst of most, wherever a few of them are
     norms = np.sum(samples**2, axis=1)
     norms = norms[:, None] + norms[None, :]
     distances = norms - 2.0 * (samples @ samples.T)

@@ -143,3 +143,23 @@ def test_samples_of_different_sizes():
     x, y = samples()
     with pytest.raises(ValueError, match="same number of features"):
         two_sample_test(x, y[:, :2])
+
+
+def test_float64_is_kept():
+    """Times in seconds since 1970, which float32 knows to within a minute or two."""
+    rng = np.random.default_rng(0)
+    x, y = 1.7e9 + rng.normal(size=(60, 1)), 1.7e9 + 3 + rng.normal(size=(60, 1))
+    shifted = two_sample_test(x - 1.7e9, y - 1.7e9, seed=0)
+    result = two_sample_test(x, y, seed=0)
+    assert result.p_value == shifted.p_value < 0.01
+    assert result.statistic == pytest.approx(shifted.statistic, rel=1e-6)
+
+
+def test_one_sample_far_away_does_not_hide_the_others():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 3)), 1 + rng.normal(size=(60, 3))
+    expected = two_sample_test(x, y, seed=0)
+    for far in (1e5, 1e9, 1e15):
+        result = two_sample_test(np.concatenate([x, np.full((1, 3), far)]), y, seed=0)
+        assert result.p_value < 0.01
+        assert result.statistic == pytest.approx(expected.statistic, rel=0.1)
