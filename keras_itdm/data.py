@@ -7,8 +7,10 @@ adapters, and drawing S2 touches no random generator that S1 depends on.
 import collections
 import collections.abc
 import functools
+import itertools
 import math
 import numbers
+import warnings
 
 import keras
 import numpy as np
@@ -222,8 +224,10 @@ def is_pair(data, num_inputs=None):
     first, second = data
     if not all(isinstance(half, (tuple, list)) and 1 <= len(half) <= 3 for half in data):
         return False
-    if num_inputs is not None and len(tree.flatten(first)) == num_inputs != len(tree.flatten(first[0])):
-        return False
+    if num_inputs is not None and len(tree.flatten(first)) == num_inputs:
+        as_lists = isinstance(first, list) and isinstance(second, list)  # inputs and targets; a pair is of tuples
+        if as_lists or num_inputs != len(tree.flatten(first[0])):
+            return False
     if num_inputs is not None and len(tree.flatten(first[0])) == num_inputs != len(tree.flatten(first)):
         return True
     try:
@@ -237,11 +241,16 @@ def _as_tuples(structure):
     return tree.lists_to_tuples(structure)
 
 
-def split_pair(data, num_inputs=None):
-    """S1 and S2 of a pair, or the batch itself and `None`."""
+def split_pair(data, num_inputs=None, guess=True):
+    """S1 and S2 of a pair, or the batch itself and `None`.
+
+    Args:
+        guess: Whether what may be a pair as well as inputs and targets, such as `([a, b], [a, b])`, is one.
+    """
     if not is_pair(data, num_inputs):
         return data, None
-    return data[0], data[1]
+    sure = isinstance(data, Pair) or (num_inputs is not None and len(tree.flatten(data[0])) != num_inputs)
+    return (data[0], data[1]) if guess or sure else (data, None)
 
 
 def pair_up(
@@ -255,14 +264,17 @@ def pair_up(
     num_inputs=None,
     input_rank=None,
     seed=None,
+    num_fits=0,
 ):
     """Data adapter that draws a second batch beside each one that `fit(x, y, ...)` would draw.
 
-    Arguments are those of `keras.Model.fit`; `num_inputs` and `input_rank` are those of the model, where known.
+    Arguments are those of `keras.Model.fit`; `num_inputs` and `input_rank` are those of the model, where known, and
+    `num_fits` is how often it has been fitted: the partners of another `fit` are others.
 
     Raises:
         ValueError: if the data cannot be paired, and on what Keras' own adapters object to.
     """
+    seed = (_seed(seed) + num_fits * 0x9E3779B1) % (2**31 - 1)
     if data_adapters.is_tf_dataset(x):
         return _pair_tf_dataset(x, y, sample_weight, class_weight, num_inputs, input_rank, seed)
     if data_adapters.is_grain_dataset(x):
@@ -277,24 +289,38 @@ def pair_up(
     adapter = data_adapters.get_data_adapter(
         x, y, sample_weight, batch_size, steps_per_epoch, shuffle=shuffle, class_weight=class_weight
     )
-    seed = _seed(seed)
     if isinstance(adapter, ArrayDataAdapter):
         if adapter.num_batches == 0:
             raise ValueError("The data should hold at least one sample. Received: arrays of length 0")
+        _warn_of_one_batch(adapter.num_batches)
         return _PairedAdapter(adapter, _ReorderedArrays(adapter, seed))
     if isinstance(adapter, PyDatasetAdapter):
         if x.num_batches == 0:
             raise ValueError("The data should hold at least one batch. Received: a PyDataset of length 0")
         if is_pair(x[0], num_inputs):
             return adapter
+        _warn_of_one_batch(x.num_batches)
         return _PairedAdapter(adapter, PyDatasetAdapter(_ReorderedPyDataset(x, seed)))
     if isinstance(adapter, TorchDataLoaderAdapter):
         if adapter.num_batches == 0:
             raise ValueError("The data should hold at least one batch. Received: an empty DataLoader")
-        if _loads_pairs(x):
+        if _loads_pairs(x, num_inputs):
             return adapter
-        return _PairedAdapter(adapter, TorchDataLoaderAdapter(_reordered_data_loader(x, seed)))
+        _warn_of_one_batch(adapter.num_batches)
+        reordered = _reordered_data_loader(x, seed)
+        if reordered is None:
+            return _PooledAdapter(adapter, seed)
+        return _PairedAdapter(adapter, TorchDataLoaderAdapter(reordered))
     return adapter  # generators, which are pairs by now, and adapters of the user's own
+
+
+def _warn_of_one_batch(num_batches):
+    if num_batches == 1:
+        warnings.warn(
+            "An epoch of this data is a single batch, so S2 has the samples of S1 in another order, and there is "
+            "nothing to match. Take smaller batches, or match the halves of the batch: partner='split'.",
+            stacklevel=4,
+        )
 
 
 def _pair_tf_dataset(dataset, y, sample_weight, class_weight, num_inputs, input_rank, seed):
@@ -317,6 +343,7 @@ def _pair_tf_dataset(dataset, y, sample_weight, class_weight, num_inputs, input_
     if int(dataset.cardinality()) == 0:
         raise ValueError("The data should hold at least one batch. Received: an empty tf.data.Dataset")
     if not zipped:
+        _warn_of_one_batch(int(dataset.cardinality()))
         dataset = zip_batches(dataset, seed=seed)
     if class_weight is not None:
         weigh = make_class_weight_map_fn(class_weight)
@@ -404,6 +431,69 @@ class _PairedAdapter(DataAdapter):
         self.partners.on_epoch_end()
 
 
+class _PooledAdapter(DataAdapter):
+    """S2 out of the batches that follow, for data of which no second, independent order can be had: a stream that is read
+    once, or a sampler of the user's own. `adapter` is read as plain `fit` would read it, one or two blocks ahead."""
+
+    def __init__(self, adapter, seed):
+        self.adapter = adapter
+        self._seed = seed
+        self._generator = np.random.default_rng(seed)
+
+    def _pairs(self, batches):
+        batches = iter(batches)
+        block = list(itertools.islice(batches, _BLOCK["batches"]))
+        while block:
+            following = list(itertools.islice(batches, _BLOCK["batches"]))
+            drawn = self._redrawn(following if len(following) == _BLOCK["batches"] else block + following)
+            yield from map(Pair, block, drawn)
+            block = following
+
+    def _redrawn(self, batches):
+        """The samples of some batches, dealt anew into batches of the same sizes."""
+        sizes = [len(tree.flatten(batch)[0]) for batch in batches]
+        order, ends = self._generator.permutation(sum(sizes)), np.cumsum(sizes)
+        samples = tree.map_structure(lambda *parts: _concatenated(parts), *batches)
+        for end, size in zip(ends, sizes, strict=True):
+            yield tree.map_structure(lambda values, indices=order[end - size : end]: values[indices], samples)
+
+    def get_numpy_iterator(self):
+        return self._pairs(self.adapter.get_numpy_iterator())
+
+    def get_jax_iterator(self, super_batch=None):
+        return super_batches(self._pairs(self.adapter.get_jax_iterator()), super_batch)
+
+    def get_torch_dataloader(self):
+        return self._pairs(self.adapter.get_torch_dataloader())
+
+    def get_tf_dataset(self):
+        return _zip_with_itself(self.adapter.get_tf_dataset(), self._seed).map(Pair)
+
+    @property
+    def num_batches(self):
+        return self.adapter.num_batches
+
+    @property
+    def batch_size(self):
+        return self.adapter.batch_size
+
+    @property
+    def has_partial_batch(self):
+        return self.adapter.has_partial_batch
+
+    @property
+    def partial_batch_size(self):
+        return self.adapter.partial_batch_size
+
+
+def _concatenated(parts):
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    import torch
+
+    return torch.cat(parts)
+
+
 class _ReorderedArrays(ArrayDataAdapter):
     """The arrays of another adapter in an order of its own, anew in each epoch."""
 
@@ -474,8 +564,9 @@ class _ReorderedPyDataset(keras.utils.PyDataset):
             self._order = self._generator.permutation(self.num_batches)
 
 
-def _loads_pairs(loader):
-    """Whether a DataLoader's samples are pairs already. An `IterableDataset` is not looked into."""
+def _loads_pairs(loader, num_inputs):
+    """Whether a DataLoader's samples are pairs already, and not inputs and targets of two parts each. An
+    `IterableDataset` is not looked into."""
     try:
         sample = loader.dataset[0]
     except (TypeError, NotImplementedError, IndexError, KeyError):
@@ -484,36 +575,36 @@ def _loads_pairs(loader):
         isinstance(sample, (tuple, list))
         and len(sample) == 2
         and all(isinstance(half, (tuple, list)) and len(half) in (2, 3) for half in sample)
+        and (num_inputs is None or len(tree.flatten(sample[0])) != num_inputs)
     )
 
 
 def _reordered_data_loader(loader, seed):
-    """A second DataLoader over the same data, in a random order of its own.
-
-    A sampler or batch sampler that the user wrote is kept, since it says with what probability samples are drawn.
-    """
+    """A second DataLoader over the same data, in a random order of its own; `None` where there is no such order: of a
+    stream, or with a sampler of the user's own, which may give the same order again, or draw from a shared generator."""
     import torch
 
     data = torch.utils.data
+    sampler = loader.sampler
+    known = type(sampler) in (data.SequentialSampler, data.RandomSampler)
+    if isinstance(loader.dataset, data.IterableDataset) or loader.batch_size is None or not known:
+        return None
     generator = torch.Generator()
     generator.manual_seed(seed)
-    options = {
-        "collate_fn": loader.collate_fn,
-        "num_workers": loader.num_workers,
-        "pin_memory": loader.pin_memory,
-        "timeout": loader.timeout,
-        "worker_init_fn": loader.worker_init_fn,
-        "multiprocessing_context": loader.multiprocessing_context,
-        "persistent_workers": loader.persistent_workers,
-        "generator": generator,
-    }
-    if isinstance(loader.dataset, data.IterableDataset):
-        return data.DataLoader(loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last, **options)
-    if loader.batch_size is None:
-        return data.DataLoader(loader.dataset, batch_sampler=loader.batch_sampler, **options)
-    sampler = loader.sampler
-    if isinstance(sampler, (data.SequentialSampler, data.RandomSampler)):
-        sampler = data.RandomSampler(loader.dataset, generator=generator)
+    drawn = {"num_samples": sampler.num_samples} if isinstance(sampler, data.RandomSampler) else {}
     return data.DataLoader(
-        loader.dataset, batch_size=loader.batch_size, sampler=sampler, drop_last=loader.drop_last, **options
+        loader.dataset,
+        batch_size=loader.batch_size,
+        sampler=data.RandomSampler(
+            loader.dataset, replacement=getattr(sampler, "replacement", False), generator=generator, **drawn
+        ),
+        drop_last=loader.drop_last,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        persistent_workers=loader.persistent_workers,
+        generator=generator,
     )

@@ -136,6 +136,7 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
         self._match_loss_tracker = MatchLoss(name="match_loss")
         self._match_weight_tracker = keras.metrics.Mean(name="match_weight")
         self._training_state = TrainingState(self)
+        self._num_fits = 0
         if model.built:
             self.built = True
             find_layer(model, feature_layer)
@@ -223,7 +224,7 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
 
     def _split(self, data):
         """S1 and S2, or the batch itself and `None`, with the labels that matching needs."""
-        batch, partner = split_pair(data, self._num_inputs)
+        batch, partner = split_pair(data, self._num_inputs, guess=self.partner == "stream")
         for half in (batch,) if partner is None else (batch, partner):
             self._match.check_labels(half)
         return batch, partner
@@ -313,7 +314,9 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
                 class_weight,
                 num_inputs=self._num_inputs,
                 input_rank=len(inputs[0].shape) if inputs else None,
+                num_fits=self._num_fits,
             )
+            self._num_fits += 1
             data, validation_split = {"x": pairs}, 0.0
         own_callbacks = [] if self._collapse_watch is None else [CollapseWarning(self._collapse_watch)]
         history = super().fit(
