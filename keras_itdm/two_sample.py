@@ -229,13 +229,25 @@ def _values_and_gradients(layout, x_counts, y_counts, keep, samples, in_x, kerne
 
 
 def _standardize(layout, samples, counts):
-    """Each class with its mean at 0 and its largest number at ±1, and the factors, `(num_classes,)`, that it took."""
-    centre = layout.sum_of_samples(samples) / counts[:, None]
-    centred = samples - layout.of_class(centre)
-    scale = layout.max(ops.max(ops.abs(centred), axis=2))
-    scale = ops.where(scale == 0.0, 1.0, scale)
-    factor = ops.where(layout.classes >= 0, 1.0 / layout.of_class(scale), 0.0)
-    return centred * factor[:, :, None], scale
+    """Each class with 0 amidst its samples and its largest number at ±1, and the factors, `(num_classes,)`, that it took.
+
+    Its mean would do, but for a sample so far away that all others lie far from the mean, on one side of it. So they
+    are weighted by how near to the mean they are, which leaves out what is several times as far as the nearest.
+    """
+
+    def around(centre):
+        centred = samples - layout.of_class(centre)
+        scale = layout.max(ops.max(ops.abs(centred), axis=2))
+        scale = ops.where(scale == 0.0, 1.0, scale)
+        factor = ops.where(layout.classes >= 0, 1.0 / layout.of_class(scale), 0.0)
+        return centred * factor[:, :, None], scale
+
+    standardized, _ = around(layout.sum_of_samples(samples) / counts[:, None])
+    norms = squared_norms(standardized) + 1e-12
+    nearness = layout.of_class(layout.min(norms)) / norms
+    weights = ops.where(layout.classes >= 0, nearness**4, 0.0)
+    weights = (weights / layout.of_class(ops.maximum(layout.sum(weights), 1.0)))[:, :, None]  # 1 is that of the nearest
+    return around(layout.sum_of_samples(weights * samples))
 
 
 def _median(over_pairs, layout, counts, num_features, parts, times):

@@ -27,6 +27,14 @@ def test_mmd_equals_the_reference(n, m, bandwidth):
     assert value(x, y, kernel) == pytest.approx(np.sqrt(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize("far", [1e3, 1e5, 1e6])
+@pytest.mark.parametrize("n, m", [(8, 8), (40, 20)])
+def test_a_sample_far_away_does_not_hide_the_others(far, n, m):
+    x, y = RNG.normal(size=(n, 5)).astype("float32"), (RNG.normal(size=(m, 5)) + 0.5).astype("float32")
+    x[3] = far
+    assert value(x, y) == pytest.approx(np.sqrt(reference.squared_mmd(x, y)), rel=1e-3)
+
+
 def test_one_feature_may_lack_its_axis():
     x, y = RNG.normal(size=50), RNG.normal(size=60) + 1
     assert value(x, y) == pytest.approx(value(x[:, None], y[:, None]))
