@@ -498,6 +498,8 @@ class _ReorderedArrays(ArrayDataAdapter):
     """The arrays of another adapter in an order of its own, anew in each epoch."""
 
     def __init__(self, adapter, seed):
+        if keras.backend.backend() == "tensorflow":  # which copies arrays: once for S1 and S2
+            vars(adapter)["_inputs"] = _as_tensors(vars(adapter)["_inputs"])
         self.__dict__.update(vars(adapter))
         self._seed = seed
         self._generator = np.random.default_rng(seed)
@@ -519,8 +521,7 @@ class _ReorderedArrays(ArrayDataAdapter):
     def get_tf_dataset(self):
         import tensorflow as tf
 
-        inputs = array_slicing.convert_to_sliceable(self._inputs, target_backend="tensorflow")
-        inputs = tree.lists_to_tuples(inputs)
+        inputs = tree.lists_to_tuples(self._inputs)
 
         def grab(array, indices):
             if isinstance(array, array_slicing.TensorflowSparseWrapper):
@@ -530,11 +531,29 @@ class _ReorderedArrays(ArrayDataAdapter):
             return tf.gather(array, indices)
 
         order = tf.data.Dataset.range(self._num_samples).shuffle(self._num_samples, seed=self._seed)
-        batches = order.batch(self._batch_size).map(
-            lambda indices: tree.traverse(lambda array: grab(array, indices), inputs),
+        # The arrays go through the pipeline: what a function closes over becomes a constant of the graph, of 2 GiB at most.
+        batches = tf.data.Dataset.zip(
+            (order.batch(self._batch_size), tf.data.Dataset.from_tensors(inputs).repeat())
+        ).map(
+            lambda indices, inputs: tree.traverse(lambda array: grab(array, indices), inputs),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        return batches.prefetch(tf.data.AUTOTUNE)
+        options = tf.data.Options()
+        options.experimental_optimization.apply_default_optimizations = (
+            False  # it would write the arrays out, as a graph
+        )
+        return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def _as_tensors(arrays):
+    """Arrays as TensorFlow's data adapter takes them, as tensors in the host's memory."""
+    import tensorflow as tf
+
+    arrays = array_slicing.convert_to_sliceable(arrays, target_backend="tensorflow")
+    with tf.device("CPU:0"):
+        return tree.map_structure(
+            lambda array: tf.convert_to_tensor(array) if isinstance(array, np.ndarray) else array, arrays
+        )
 
 
 class _ReorderedPyDataset(keras.utils.PyDataset):

@@ -189,3 +189,23 @@ def test_a_subclassed_model_of_two_views():
         itdm.compile(keras.optimizers.SGD(1e-3), ["mse", "mse"])
         history = itdm.fit(views, views, batch_size=20, epochs=1, verbose=0).history
         assert history["match_loss"][0] > 0.01, partner
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's graphs")
+def test_arrays_do_not_become_constants_of_a_graph(monkeypatch):
+    """They would be copied several times over, and fail at 2 GiB."""
+    import tensorflow as tf
+
+    gather, is_symbolic = tf.gather, []
+
+    def recorded(params, *args, **kwargs):
+        is_symbolic.append(tf.is_symbolic_tensor(params))
+        return gather(params, *args, **kwargs)
+
+    monkeypatch.setattr(tf, "gather", recorded)
+    x, y = data()
+    adapter = pair_up([x, x], y, batch_size=16)
+    batches = list(adapter.partners.get_tf_dataset())
+    assert len(batches) == 4
+    assert is_symbolic and all(is_symbolic)
+    assert adapter.batches._inputs[1] is adapter.partners._inputs[1]
