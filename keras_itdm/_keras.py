@@ -64,12 +64,12 @@ def lent_losses(model, owner):
     """Has a model compute its loss with the losses of the model around it: the compiled one, and those that layers have
     added. In public these are what its own forward pass has added, which on JAX is over, and forgotten, by then; and
     `compile` makes metrics, which cannot be made inside a step."""
-    before = model.__dict__.copy()
     lent = {
         "_losses_override": list(owner.losses),
         "_compile_loss": owner._compile_loss,
         "loss": owner.loss,
     }
+    before = {name: vars(model)[name] for name in lent if name in vars(model)}
     for name, value in lent.items():
         object.__setattr__(model, name, value)  # untracked
     try:

@@ -384,7 +384,27 @@ def _pair_generator(generator, num_inputs):
                 )
 
 
-class _PairedAdapter(DataAdapter):
+class _AdapterOfPairs(DataAdapter):
+    """As many pairs, of as many samples, as there are batches in the data adapter `batches`."""
+
+    @property
+    def num_batches(self):
+        return self.batches.num_batches
+
+    @property
+    def batch_size(self):
+        return self.batches.batch_size
+
+    @property
+    def has_partial_batch(self):
+        return self.batches.has_partial_batch
+
+    @property
+    def partial_batch_size(self):
+        return self.batches.partial_batch_size
+
+
+class _PairedAdapter(_AdapterOfPairs):
     """Zips two data adapters of the same number of batches."""
 
     def __init__(self, batches, partners):
@@ -406,22 +426,6 @@ class _PairedAdapter(DataAdapter):
 
         return tf.data.Dataset.zip((self.batches.get_tf_dataset(), self.partners.get_tf_dataset())).map(Pair)
 
-    @property
-    def num_batches(self):
-        return self.batches.num_batches
-
-    @property
-    def batch_size(self):
-        return self.batches.batch_size
-
-    @property
-    def has_partial_batch(self):
-        return self.batches.has_partial_batch
-
-    @property
-    def partial_batch_size(self):
-        return self.batches.partial_batch_size
-
     def on_epoch_begin(self):
         self.batches.on_epoch_begin()
         self.partners.on_epoch_begin()
@@ -431,12 +435,12 @@ class _PairedAdapter(DataAdapter):
         self.partners.on_epoch_end()
 
 
-class _PooledAdapter(DataAdapter):
+class _PooledAdapter(_AdapterOfPairs):
     """S2 out of the batches that follow, for data of which no second, independent order can be had: a stream that is read
-    once, or a sampler of the user's own. `adapter` is read as plain `fit` would read it, one or two blocks ahead."""
+    once, or a sampler of the user's own. `batches` is read as plain `fit` would read it, one or two blocks ahead."""
 
-    def __init__(self, adapter, seed):
-        self.adapter = adapter
+    def __init__(self, batches, seed):
+        self.batches = batches
         self._seed = seed
         self._generator = np.random.default_rng(seed)
 
@@ -458,32 +462,16 @@ class _PooledAdapter(DataAdapter):
             yield tree.map_structure(lambda values, indices=order[end - size : end]: values[indices], samples)
 
     def get_numpy_iterator(self):
-        return self._pairs(self.adapter.get_numpy_iterator())
+        return self._pairs(self.batches.get_numpy_iterator())
 
     def get_jax_iterator(self, super_batch=None):
-        return super_batches(self._pairs(self.adapter.get_jax_iterator()), super_batch)
+        return super_batches(self._pairs(self.batches.get_jax_iterator()), super_batch)
 
     def get_torch_dataloader(self):
-        return self._pairs(self.adapter.get_torch_dataloader())
+        return self._pairs(self.batches.get_torch_dataloader())
 
     def get_tf_dataset(self):
-        return _zip_with_itself(self.adapter.get_tf_dataset(), self._seed).map(Pair)
-
-    @property
-    def num_batches(self):
-        return self.adapter.num_batches
-
-    @property
-    def batch_size(self):
-        return self.adapter.batch_size
-
-    @property
-    def has_partial_batch(self):
-        return self.adapter.has_partial_batch
-
-    @property
-    def partial_batch_size(self):
-        return self.adapter.partial_batch_size
+        return _zip_with_itself(self.batches.get_tf_dataset(), self._seed).map(Pair)
 
 
 def _concatenated(parts):

@@ -197,12 +197,9 @@ def _values_and_gradients(layout, x_counts, y_counts, keep, samples, in_x, kerne
         gradient = z_rows * ops.matmul(slope, weights) - ops.matmul(slope, weighted)
         return ops.matmul(excess, weights), gradient
 
-    def evaluate(over_pairs, narrowing):
+    def evaluate(over_pairs, median):
         if kernel.bandwidth == "median":
-            if "by_sorting" in narrowing:
-                bandwidth = _median_by_sorting(narrowing["by_sorting"], x_counts + y_counts)
-            else:
-                bandwidth = _median(over_pairs, layout, x_counts + y_counts, z.shape[-1], **narrowing)
+            bandwidth = median(over_pairs)
         else:
             bandwidth = layout.of_class(kernel.bandwidth / scale**2)
         witness, gradient = over_pairs(sums, z, in_x, ops.maximum(bandwidth, 1e-12))
@@ -210,11 +207,16 @@ def _values_and_gradients(layout, x_counts, y_counts, keep, samples, in_x, kerne
         gradient = gradient * (4.0 * weights / layout.of_class(scale)[:, :, None])
         return values, gradient
 
+    counts = x_counts + y_counts
+
+    def median_within(narrowing):
+        return lambda over_pairs: _median(over_pairs, layout, counts, z.shape[-1], **narrowing)
+
     def with_matrix():
         distances = distances_from(z, norms, layout.classes)
         sort = keras.backend.backend() == "torch" and not layout.has_strangers  # where each operation is a call
-        narrowing = {"by_sorting": distances} if sort else _HALVES
-        return evaluate(lambda function, *values: function(distances, *values), narrowing)
+        median = (lambda _: _median_by_sorting(distances, counts)) if sort else median_within(_HALVES)
+        return evaluate(lambda function, *values: function(distances, *values), median)
 
     def without():
         def over_pairs(function, *values):
@@ -228,7 +230,7 @@ def _values_and_gradients(layout, x_counts, y_counts, keep, samples, in_x, kerne
             width = ops.shape(z)[1]
             return in_chunks(of_rows, width, rows_at_once(width), axis=1)
 
-        return evaluate(over_pairs, _SIXTEENTHS)
+        return evaluate(over_pairs, median_within(_SIXTEENTHS))
 
     return with_matrix() if keep else without()
 
