@@ -11,6 +11,7 @@ import re
 import keras
 from keras import tree
 
+from keras_itdm._generators import OwnRandomness
 from keras_itdm._keras import sublayers
 
 _reading = contextvars.ContextVar("keras_itdm_reading", default=(None, None))  # layer and Reading
@@ -252,6 +253,42 @@ def features_without_trace(model, path, inputs, training):
     """The features that a forward pass of its own gives, which leaves no trace: whatever it does to the state of the
     model, such as moving averages, random seeds and losses that layers add, is dropped. Gradients flow."""
     state = [(variable, variable.value) for variable in model.variables]  # on JAX one left out would have no gradient
-    with keras.StatelessScope(state), read_features(model, path) as reading:
+    with keras.StatelessScope(state), _torch_state_kept(model), read_features(model, path) as reading:
         run_model(model, inputs, training)
     return reading.features()
+
+
+@contextlib.contextmanager
+def _torch_state_kept(model):
+    """Gives the PyTorch modules inside a model, of which Keras knows the parameters alone, buffers of their own for a
+    while, such as moving averages, and draws from PyTorch's global generator apart, such as dropout's masks."""
+    modules = _torch_modules(model) if keras.backend.backend() == "torch" else []
+    if not modules:
+        yield
+        return
+    if not hasattr(model, _RANDOMNESS):
+        object.__setattr__(model, _RANDOMNESS, OwnRandomness(seed=0, devices=True))
+    kept = [(module, name, buffer) for module in modules for name, buffer in module.named_buffers(recurse=False)]
+    for module, name, buffer in kept:
+        setattr(module, name, buffer.clone())
+    try:
+        with getattr(model, _RANDOMNESS):
+            yield
+    finally:
+        for module, name, buffer in kept:
+            setattr(module, name, buffer)
+
+
+_RANDOMNESS = "_keras_itdm_randomness"
+
+
+def _torch_modules(model):
+    """The modules in the layers of a model, at any depth, that are no Keras layers themselves."""
+    layers, found = [model], {}
+    while layers:
+        layer = layers.pop()
+        layers += sublayers(layer)
+        for module in layer.modules():
+            if not isinstance(module, keras.layers.Layer):
+                found[id(module)] = module
+    return [module for module in found.values() if type(module).__name__ not in ("ParameterList", "ParameterDict")]

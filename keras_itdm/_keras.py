@@ -19,6 +19,7 @@ from keras.src.trainers import data_adapters as data_adapters
 from keras.src.trainers.data_adapters import array_slicing as array_slicing
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter as ArrayDataAdapter
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter as DataAdapter
+from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter as GeneratorDataAdapter
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter as PyDatasetAdapter
 from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter as TFDatasetAdapter
 from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn as make_class_weight_map_fn
@@ -37,6 +38,28 @@ def super_batches(batches, size):
     from keras.src.trainers.data_adapters.data_adapter_utils import super_batch_iterator
 
     return super_batch_iterator(batches, size, stack_fn=keras.ops.stack)
+
+
+class PyDatasetOfPairsAdapter(PyDatasetAdapter):
+    """Keras' adapter for a `PyDataset` that gives pairs: each half is what a batch is otherwise, and class weights are
+    for the first alone.
+
+    Args:
+        make_pair: Function of both halves.
+    """
+
+    def __init__(self, x, class_weight=None, shuffle=False, make_pair=None):
+        super().__init__(x, class_weight=class_weight, shuffle=shuffle)
+        self._make_pair = make_pair
+
+    def _standardize_batch(self, batch):
+        first, second = batch
+        first, class_weight = super()._standardize_batch(first), self.class_weight
+        self.class_weight = None
+        try:
+            return self._make_pair(first, super()._standardize_batch(second))
+        finally:
+            self.class_weight = class_weight
 
 
 def sublayers(layer):
@@ -106,9 +129,14 @@ def skip_epochs(epoch_iterator, epochs):
 
     Args:
         epoch_iterator: The Keras `EpochIterator` that `fit` trains from.
-        epochs: Number of epochs to skip.
+        epochs: Number of epochs to skip. A data adapter may know how: `pass_over_epoch()`.
     """
     if epoch_iterator.steps_per_epoch:
+        return
+    pass_over = getattr(epoch_iterator.data_adapter, "pass_over_epoch", None)
+    if pass_over is not None:
+        for _ in range(epochs):
+            pass_over()
         return
     for _ in range(epochs):
         for step, _, batches in epoch_iterator._enumerate_iterator():
@@ -144,6 +172,10 @@ class TrainerHooks:
         """What metrics, losses and optimizer are built on, of the first batch of `fit`."""
         return batch
 
+    def _evaluated_batch(self, batch):
+        """What is evaluated of a batch."""
+        return batch
+
     def _while_building(self):
         """The context in which they are built, by calling the model and `compute_loss` symbolically."""
         return contextlib.nullcontext()
@@ -172,20 +204,24 @@ class TrainerHooks:
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         if self._is_evaluating:
+            if iterator is not None:
+                iterator = self._first_step(iterator, self._evaluated_batch)
+            if data_batch is not None:
+                data_batch = self._evaluated_batch(data_batch)
             return super()._symbolic_build(iterator=iterator, data_batch=data_batch)
         if iterator is not None:
             self._take_data(iterator)
-            iterator = self._first_step(iterator)
+            iterator = self._first_step(iterator, self._first_batch)
         if data_batch is not None:
             data_batch = self._first_batch(data_batch)
         with self._while_building():
             super()._symbolic_build(iterator=iterator, data_batch=data_batch)
 
-    def _first_step(self, iterator):
-        """The first step of an epoch iterator, with its `_first_batch` alone: all that is looked at in building."""
+    def _first_step(self, iterator, taken):
+        """The first step of an epoch iterator, with what is `taken` of its first batch: all that building looks at."""
         for begin, end, batches in iterator:
             for batch in batches:
-                yield begin, end, [self._first_batch(batch)]
+                yield begin, end, [taken(batch)]
                 return
             break  # an iterator of unknown length steps on when it has run dry
         raise ValueError(NO_BATCH)

@@ -53,9 +53,9 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
     that of the plain model.
 
     `compile`, `fit`, `evaluate`, `predict`, `save` and `export` are used as on the plain model. `fit` draws S2 by
-    itself from arrays, a batched `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`; it reads two
-    batches a step from a generator; and it takes streams of `((x1, y1), (x2, y2))`, such as `keras_itdm.zip_batches`
-    makes. In training, `match_loss` (before its weight) and `match_weight` (the weight that it had) are logged beside
+    itself from arrays, a batched `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch `DataLoader` or a generator;
+    and it takes streams of `((x1, y1), (x2, y2))`, such as `keras_itdm.zip_batches` makes, of which `evaluate` takes
+    S1. In training, `match_loss` (before its weight) and `match_weight` (the weight that it had) are logged beside
     `loss`, the whole objective.
 
     Args:
@@ -75,6 +75,8 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
         max_share: κ, a positive number that bounds the gradient of Match at the features by κ times what the loss's own
             has been there (see How it works), so that matching cannot take over: where λ is more, Match gets
             a weight `w < λ`, which is what is logged as `match_weight`. `None`: λ as it stands in Eq. 4 and 6.
+        paired: Whether a stream of your own, that `fit` is given, is of pairs `((x1, y1), (x2, y2))`, `True`, or of
+            inputs and targets, `False`. Default: it is told by the structure.
         name: Name of this model.
 
     Raises:
@@ -106,6 +108,7 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
         label_fn=None,
         synchronized=True,
         max_share=1.0,
+        paired=None,
         name=None,
     ):
         if not isinstance(model, keras.Model):
@@ -120,6 +123,8 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
         feature_layer = path_of(model, feature_layer)
         check_path(feature_layer)
         check_flags(synchronized=synchronized)
+        if paired is not None:
+            check_flags(paired=paired)
         super().__init__(name=name, dtype=model.dtype_policy, autocast=False)  # `model` casts, or does not
         self.base_model = model
         self.feature_layer = feature_layer
@@ -127,6 +132,7 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
         self.partner = partner
         self.label_fn = label_fn
         self.synchronized = synchronized
+        self.paired = paired
         self.max_share = check_max_share(max_share)
         self._match = Match(self)
         self._match_weight = MatchWeight(self, match_weight)
@@ -224,10 +230,13 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
 
     def _split(self, data):
         """S1 and S2, or the batch itself and `None`, with the labels that matching needs."""
-        batch, partner = split_pair(data, self._num_inputs, guess=self.partner == "stream")
+        batch, partner = self._halves(data)
         for half in (batch,) if partner is None else (batch, partner):
             self._match.check_labels(half)
         return batch, partner
+
+    def _halves(self, data):
+        return split_pair(data, self._num_inputs, guess=self.partner == "stream", paired=self.paired)
 
     # What Keras' trainers are told. There is a step with matching and, for λ = 0, Keras' own without: a condition
     # inside one step would change how the compiler rounds the rest of it.
@@ -315,6 +324,7 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
                 num_inputs=self._num_inputs,
                 input_rank=len(inputs[0].shape) if inputs else None,
                 num_fits=self._num_fits,
+                paired=self.paired,
             )
             self._num_fits += 1
             data, validation_split = {"x": pairs}, 0.0
@@ -345,7 +355,12 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
         return [metric for metric in super().metrics if not (self._is_evaluating and any(metric is m for m in own))]
 
     def test_step(self, *args):
-        return _replicas.logs(super().test_step(*args))
+        *state, data = args
+        return _replicas.logs(super().test_step(*state, self._evaluated_batch(data)))
+
+    def _evaluated_batch(self, batch):
+        """Of pairs, S1."""
+        return self._halves(batch)[0]
 
     @property
     def _num_inputs(self):
@@ -376,6 +391,7 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
             "label_fn": serialize(self.label_fn) if callable(self.label_fn) else self.label_fn,
             "synchronized": self.synchronized,
             "max_share": self.max_share,
+            "paired": self.paired,
             "name": self.name,
         }
 

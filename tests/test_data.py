@@ -49,13 +49,90 @@ def test_the_second_half_is_an_independent_draw(order):
     assert all(orders[0] != other for other in orders[1:])
 
 
-def test_a_long_stream_is_matched_with_the_batches_that_follow():
+def test_a_long_stream_is_matched_out_of_the_batches_around():
     stream = tf.data.Dataset.range(600 * 4).map(lambda i: (tf.cast(i, tf.float32)[None], i)).batch(4)
     (epoch,) = epochs(zip_batches(stream, seed=0), count=1)
     assert [first for first, _ in epoch] == [list(range(start, start + 4)) for start in range(0, 2400, 4)]
-    distance = [abs(np.mean(first) - np.mean(second)) / 4 for first, second in epoch]  # in batches
-    assert max(distance) < 2 * 64 + 64
+    ahead = [(i // 4) - (first[0] // 4) for first, second in epoch for i in second]  # in batches
+    assert max(ahead) == 8 and min(ahead) >= -63
     assert len({i for _, second in epoch for i in second}) > 1500
+    assert all(len(set(second)) == 4 for _, second in epoch)
+    same = np.mean([step == 0 for step in ahead[64 * 4 :]])
+    assert same == pytest.approx(1 / 64, abs=0.01)  # what chance gives
+
+
+@pytest.mark.parametrize("num_batches", [1, 2, 16, 17, 40, 70])
+@pytest.mark.parametrize("known", [True, False])
+def test_epochs_of_every_length(num_batches, known):
+    stream = indices(num_batches * 6 - 1, 6)
+    stream = stream if known else stream.filter(lambda *_: True)
+    for epoch in epochs(zip_batches(stream), count=2):
+        assert [i for first, _ in epoch for i in first] == list(range(num_batches * 6 - 1))
+        assert all(len(first) == len(second) == len(set(second)) for first, second in epoch)
+
+
+@pytest.mark.parametrize("num_batches", [4, 30])
+def test_samples_of_lengths_that_vary_are_drawn_as_batches(num_batches):
+    """Sequences that `padded_batch` makes as long as the longest of each batch, ragged and sparse ones."""
+    lengths = np.arange(3 * num_batches) // 3 + 1
+    sequences = tf.data.Dataset.from_tensor_slices(lengths).map(lambda n: tf.fill([n], n))
+    sparse = tf.data.Dataset.from_tensor_slices(tf.sparse.eye(3 * num_batches, dtype=tf.int32)).batch(3)
+    ragged = sequences.ragged_batch(3)
+    for stream in (sequences.padded_batch(3), ragged, sparse):
+        pairs = [[half[0] for half in pair] for pair in zip_batches(stream)]
+        assert len(pairs) == num_batches
+        dense = [[_dense(half).tolist() for half in pair] for pair in pairs]
+        assert [first for first, _ in dense] == [_dense(x).tolist() for x in stream]
+        assert all(first != second for first, second in dense)
+        assert all(second in [first for first, _ in dense] for _, second in dense)
+
+
+def _dense(x):
+    if isinstance(x, tf.SparseTensor):
+        return tf.sparse.to_dense(x).numpy()
+    return x.to_tensor().numpy() if isinstance(x, tf.RaggedTensor) else x.numpy()
+
+
+def counted(num_batches):
+    """A stream, and the list of those of its batches that have been read."""
+    read = []
+
+    def batches():
+        for number in range(num_batches):
+            read.append(number)
+            yield np.full(4, number, "float32")
+
+    stream = tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec((4,), tf.float32))
+    return stream.apply(tf.data.experimental.assert_cardinality(num_batches)), read
+
+
+def test_few_batches_are_read_before_the_first_step():
+    stream, read = counted(200)
+    next(iter(zip_batches(stream)))
+    assert len(read) < 20
+
+
+def test_an_epoch_is_passed_over_by_reading_a_batch():
+    stream, read = counted(200)
+    adapter = pair_up(stream, num_inputs=1, seed=0)
+    read.clear()
+    adapter.pass_over_epoch()
+    assert len(read) == 1
+
+    def second_epoch(passed_over):
+        keras.utils.set_random_seed(0)
+        adapter = pair_up(indices(shuffle={"seed": 3}), num_inputs=1, seed=0)
+        pairs = adapter.get_tf_dataset()
+        adapter.pass_over_epoch() if passed_over else list(pairs)
+        return [(y1.numpy().tolist(), y2.numpy().tolist()) for (_, y1), (_, y2) in pairs]
+
+    assert second_epoch(True) == second_epoch(False)
+
+
+def test_a_partner_without_labels():
+    zipped = zip_batches(indices(60), partner=indices(40, 10).map(lambda x, y: x))
+    (_, y), (x,) = next(iter(zipped))
+    assert len(y) == 20 and len(x) == 10
 
 
 def test_last_batches_are_smaller_together():
@@ -105,7 +182,7 @@ def test_nested_structures():
         (lambda: zip_batches(indices().take(0)), ValueError, "at least one batch. Received: an empty"),
         (lambda: zip_batches(indices(), indices().take(0)), ValueError, "`partner` should hold at least one batch"),
         (
-            lambda: zip_batches(indices(), indices().map(lambda x, y: x)),
+            lambda: zip_batches(indices(), indices().map(lambda x, y: y)),
             ValueError,
             "should have the same structure.*Received: .*float32.*int64",
         ),

@@ -1,0 +1,306 @@
+"""Data adapters of pairs, one for each kind of data that `fit` takes."""
+
+import collections.abc
+import contextlib
+import functools
+import itertools
+import warnings
+
+import keras
+from keras import tree
+
+from keras_itdm._generators import OwnRandomness
+from keras_itdm._keras import (
+    ArrayDataAdapter,
+    DataAdapter,
+    GeneratorDataAdapter,
+    PyDatasetAdapter,
+    PyDatasetOfPairsAdapter,
+    TFDatasetAdapter,
+    TorchDataLoaderAdapter,
+    data_adapters,
+    make_class_weight_map_fn,
+    super_batches,
+)
+from keras_itdm.data._pairs import (
+    Pair,
+    as_tuples,
+    check_batched,
+    check_halves,
+    check_same_structure,
+    is_pair,
+    looks_zipped,
+)
+from keras_itdm.data._pool import NUM_AHEAD, pairs_out_of_pool
+from keras_itdm.data._reordered import PairedPyDataset, ReorderedArrays, reordered_data_loader
+from keras_itdm.data._zip_batches import independent_seed, pass_over, zip_batches, zip_with_itself
+
+
+def pair_up(
+    x,
+    y=None,
+    sample_weight=None,
+    batch_size=None,
+    steps_per_epoch=None,
+    shuffle=True,
+    class_weight=None,
+    num_inputs=None,
+    input_rank=None,
+    seed=None,
+    num_fits=0,
+    paired=None,
+):
+    """Data adapter that draws a second batch beside each one that `fit(x, y, ...)` would draw.
+
+    Arguments are those of `keras.Model.fit`; `num_inputs` and `input_rank` are those of the model, where known;
+    `num_fits` is how often it has been fitted: the partners of another `fit` are others; `paired` is the user's word on
+    whether a stream holds pairs already.
+
+    Raises:
+        ValueError: if the data cannot be paired, and on what Keras' own adapters object to.
+    """
+    seed = (independent_seed(seed) + num_fits * 0x9E3779B1) % (2**31 - 1)
+    if data_adapters.is_tf_dataset(x):
+        return _pair_tf_dataset(x, y, sample_weight, class_weight, num_inputs, input_rank, seed, paired)
+    if data_adapters.is_grain_dataset(x):
+        raise ValueError(
+            "A grain dataset cannot be paired by `fit`. Zip it yourself, and pass a generator or a PyDataset of "
+            "((x1, y1), (x2, y2))."
+        )
+    if x is None:
+        raise ValueError("`x` should be the data to train on. Received: None")
+    own_randomness = OwnRandomness(seed)
+    if isinstance(x, collections.abc.Generator):
+        first = list(itertools.islice(x, 1))
+        x = itertools.chain(first, x)
+        x = (batch for batch in x)  # a generator again
+        if first and _is_pair_of_own(first[0], num_inputs, paired):
+            return data_adapters.get_data_adapter(x)
+    adapter = data_adapters.get_data_adapter(
+        x, y, sample_weight, batch_size, steps_per_epoch, shuffle=shuffle, class_weight=class_weight
+    )
+    if isinstance(adapter, ArrayDataAdapter):
+        if adapter.num_batches == 0:
+            raise ValueError("The data should hold at least one sample. Received: arrays of length 0")
+        _warn_of_one_batch(adapter.num_batches)
+        return _PairedAdapter(adapter, ReorderedArrays(adapter, seed))
+    if isinstance(adapter, PyDatasetAdapter):
+        if x.num_batches == 0:
+            raise ValueError("The data should hold at least one batch. Received: a PyDataset of length 0")
+        with own_randomness:
+            first = x[0]
+        if not _is_pair_of_own(first, num_inputs, paired):
+            _warn_of_one_batch(x.num_batches)
+            x = PairedPyDataset(x, seed)
+        return PyDatasetOfPairsAdapter(x, class_weight=class_weight, shuffle=shuffle, make_pair=Pair)
+    if isinstance(adapter, TorchDataLoaderAdapter):
+        if adapter.num_batches == 0:
+            raise ValueError("The data should hold at least one batch. Received: an empty DataLoader")
+        with own_randomness:
+            loads_pairs = _loads_pairs(x, num_inputs, paired)
+        if loads_pairs:
+            return adapter
+        _warn_of_one_batch(adapter.num_batches)
+        reordered = reordered_data_loader(x, seed)
+        if reordered is None:
+            return _PooledAdapter(adapter, seed)
+        return _PairedAdapter(adapter, TorchDataLoaderAdapter(reordered), OwnRandomness(seed))
+    if isinstance(adapter, GeneratorDataAdapter):
+        adapter.generator = _begun_anew(adapter.generator())
+        return _PooledAdapter(adapter, seed)
+    return adapter  # one of the user's own
+
+
+def _begun_anew(generator):
+    """Function that gives readers one after another what a generator yields, its first batches to each, as Keras'
+    adapter does: `fit` builds the model on what the first reader finds, and the pool reads ahead."""
+    first = []
+
+    def batches():
+        yield from tuple(first)
+        for batch in generator:
+            if len(first) < NUM_AHEAD + 4:
+                first.append(batch)
+            yield batch
+
+    return batches
+
+
+def _is_pair_of_own(batch, num_inputs, paired):
+    if is_pair(batch, num_inputs, paired) or looks_zipped(batch, num_inputs):
+        check_halves(batch)
+        return True
+    return False
+
+
+def _warn_of_one_batch(num_batches):
+    if num_batches == 1:
+        warnings.warn(
+            "An epoch of this data is a single batch, so S2 has the samples of S1 in another order, and there is "
+            "nothing to match. Take smaller batches, or match the halves of the batch: partner='split'.",
+            stacklevel=4,
+        )
+
+
+def _pair_tf_dataset(dataset, y, sample_weight, class_weight, num_inputs, input_rank, seed, paired):
+    import tensorflow as tf
+
+    data_adapters.get_data_adapter(dataset, y, sample_weight)  # objects to arguments that do not go with a dataset
+    spec = dataset.element_spec
+    if not isinstance(dataset, tf.data.Dataset):  # a distributed one: its parts have been dealt out already
+        if not is_pair(spec, num_inputs, paired):
+            raise ValueError(
+                "A distributed dataset should be zipped before it is distributed: "
+                "strategy.experimental_distribute_dataset(keras_itdm.zip_batches(dataset)). "
+                f"Received elements of structure {spec}"
+            )
+        return TFDatasetAdapter(dataset)
+    zipped = _is_pair_of_own(spec, num_inputs, paired)
+    if zipped:
+        check_same_structure(as_tuples(spec[0]), as_tuples(spec[1]))
+    check_batched(spec, "dataset", input_rank)
+    if int(dataset.cardinality()) == 0:
+        raise ValueError("The data should hold at least one batch. Received: an empty tf.data.Dataset")
+    if not zipped:
+        _warn_of_one_batch(int(dataset.cardinality()))
+        dataset = zip_batches(dataset, seed=seed)
+    drawn = dataset
+    if class_weight is not None:
+        weigh = make_class_weight_map_fn(class_weight)
+        dataset = dataset.map(lambda batch, partner: (weigh(*batch), partner))
+    dataset = dataset.map(Pair)
+    distribution = keras.distribution.distribution()
+    adapter = TFDatasetAdapter(dataset, distribution=distribution)
+    adapter.pass_over_epoch = functools.partial(pass_over, drawn)
+    return adapter
+
+
+class _AdapterOfPairs(DataAdapter):
+    """As many pairs, of as many samples, as there are batches in the data adapter `batches`."""
+
+    @property
+    def num_batches(self):
+        return self.batches.num_batches
+
+    @property
+    def batch_size(self):
+        return self.batches.batch_size
+
+    @property
+    def has_partial_batch(self):
+        return self.batches.has_partial_batch
+
+    @property
+    def partial_batch_size(self):
+        return self.batches.partial_batch_size
+
+
+class _PairedAdapter(_AdapterOfPairs):
+    """Zips two data adapters of the same number of batches.
+
+    Args:
+        batches: Adapter of S1.
+        partners: Adapter of S2.
+        partners_randomness: Context in which S2 is read: what it draws from global generators is not S1's.
+    """
+
+    def __init__(self, batches, partners, partners_randomness=None):
+        self.batches = batches
+        self.partners = partners
+        self._randomness = contextlib.nullcontext() if partners_randomness is None else partners_randomness
+
+    def get_numpy_iterator(self):
+        return self._pairs(self.batches.get_numpy_iterator(), self.partners.get_numpy_iterator())
+
+    def get_jax_iterator(self, super_batch=None):
+        pairs = self._pairs(self.batches.get_jax_iterator(), self.partners.get_jax_iterator())
+        return super_batches(pairs, super_batch)
+
+    def get_torch_dataloader(self):
+        return self._pairs(self.batches.get_torch_dataloader(), self.partners.get_torch_dataloader())
+
+    def _pairs(self, batches, partners):
+        # Begun at once, as plain `fit` does: a DataLoader draws from PyTorch's global generator then.
+        return self._zipped(iter(batches), iter(partners))
+
+    def _zipped(self, batches, partners):
+        for batch in batches:
+            with self._randomness:
+                partner = next(partners)
+            yield Pair(batch, partner)
+
+    def get_tf_dataset(self):
+        import tensorflow as tf
+
+        batches = self.batches.get_tf_dataset()
+        with self._randomness:  # Keras reads the first ones, to see what they are
+            partners = self.partners.get_tf_dataset()
+        if not isinstance(self._randomness, contextlib.nullcontext):
+            partners = tf.data.Dataset.from_generator(
+                self._partners_by_themselves, output_signature=partners.element_spec
+            )
+        return tf.data.Dataset.zip((batches, partners)).map(Pair)
+
+    def _partners_by_themselves(self):
+        partners = iter(self.partners.get_numpy_iterator())
+        while True:
+            with self._randomness:
+                partner = next(partners, None)
+            if partner is None:
+                return
+            yield partner
+
+    def on_epoch_begin(self):
+        self.batches.on_epoch_begin()
+        self.partners.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self.batches.on_epoch_end()
+        self.partners.on_epoch_end()
+
+
+class _PooledAdapter(_AdapterOfPairs):
+    """S2 out of the pool of batches around S1, for data of which no second, independent order can be had: a generator,
+    a stream that is read once, or a sampler of the user's own. `batches` are read as plain `fit` would read them."""
+
+    def __init__(self, batches, seed):
+        self.batches = batches
+        self._seed = seed
+        self._epoch = 0
+
+    def _pairs(self, batches):
+        return self._drawn(iter(batches))  # begun at once, as above
+
+    def _drawn(self, batches):
+        self._epoch += 1
+        for pair in pairs_out_of_pool(batches, self.num_batches, seed=(self._seed, self._epoch)):
+            yield Pair(*pair)
+
+    def get_numpy_iterator(self):
+        return self._pairs(self.batches.get_numpy_iterator())
+
+    def get_jax_iterator(self, super_batch=None):
+        return super_batches(self._pairs(self.batches.get_jax_iterator()), super_batch)
+
+    def get_torch_dataloader(self):
+        return self._pairs(self.batches.get_torch_dataloader())
+
+    def get_tf_dataset(self):
+        return zip_with_itself(self.batches.get_tf_dataset(), self._seed).map(Pair)
+
+
+def _loads_pairs(loader, num_inputs, paired):
+    """Whether a DataLoader's samples are pairs already, and not inputs and targets of two parts each. An
+    `IterableDataset` is not looked into."""
+    if paired is not None:
+        return paired
+    try:
+        sample = loader.dataset[0]
+    except (TypeError, NotImplementedError, IndexError, KeyError):
+        return False
+    return (
+        isinstance(sample, (tuple, list))
+        and len(sample) == 2
+        and all(isinstance(half, (tuple, list)) and len(half) in (2, 3) for half in sample)
+        and (num_inputs is None or len(tree.flatten(sample[0])) != num_inputs)
+    )
