@@ -174,6 +174,8 @@ def table(folder):
             lowest = np.mean(
                 [history["val_cross_entropy"][epoch] for history, epoch in zip(histories, least, strict=True)]
             )
+            other = {run["backend"] for run in of_variant} - {one["backend"]}
+            variant += "".join(f", on {backend}, CPU" for backend in sorted(other))
             seconds = np.mean([np.median(run["seconds"]) for run in of_variant])
             lines.append(
                 f"| {variant} | {len(of_variant)} | {100 * last('val_accuracy'):.2f} | {last('val_cross_entropy'):.3f} "
