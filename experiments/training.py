@@ -197,8 +197,11 @@ class Progress(keras.callbacks.Callback):
         self._epoch, self._begun, self._evaluating = epoch, time.perf_counter(), 0.0
 
     def on_train_batch_begin(self, batch, logs=None):
-        if batch == 0:
-            keras.utils.set_random_seed(self.seed + 1000 * self._epoch)
+        # Not by keras.utils.set_random_seed, which on TensorFlow empties the cache of kernels.
+        if batch == 0 and keras.backend.backend() == "torch":
+            import torch
+
+            torch.manual_seed(self.seed + 1000 * self._epoch)
 
     def on_test_begin(self, logs=None):
         self._test_begun = time.perf_counter()

@@ -57,6 +57,13 @@ def test_an_interrupted_training_ends_where_another_does(changes, tmp_path):
     assert [path.name for path in (tmp_path / "interrupted").iterdir()] == ["result.json"]
 
 
+def test_seeds_are_set_once_a_training(tmp_path, monkeypatch):
+    calls, set_random_seed = [], keras.utils.set_random_seed
+    monkeypatch.setattr(keras.utils, "set_random_seed", lambda seed: calls.append(seed) or set_random_seed(seed))
+    train(PLAIN, few_digits(), 3, tmp_path)
+    assert calls == [3]
+
+
 def test_a_write_that_was_cut_short_is_no_state(tmp_path):
     with pytest.raises(Interrupted):
         train(RECIPE, few_digits(), 0, tmp_path / "a", on_epoch_end=interrupt_after(2))
