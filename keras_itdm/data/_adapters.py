@@ -71,11 +71,13 @@ def pair_up(
         raise ValueError("`x` should be the data to train on. Received: None")
     own_randomness = OwnRandomness(seed)
     if isinstance(x, collections.abc.Generator):
-        first = list(itertools.islice(x, 1))
+        first = list(itertools.islice(x, 2))
         x = itertools.chain(first, x)
         x = (batch for batch in x)  # a generator again
         if first and _is_pair_of_own(first[0], num_inputs, paired):
             return data_adapters.get_data_adapter(x)
+        if len(first) == 1:
+            raise ValueError("The data should hold at least two batches, to match one with the other. Received one")
     adapter = data_adapters.get_data_adapter(
         x, y, sample_weight, batch_size, steps_per_epoch, shuffle=shuffle, class_weight=class_weight
     )
