@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_itdm._checks import is_function
+from keras_itdm._ops import take, where
 
 NO_CLASS = -1
 
@@ -225,7 +226,7 @@ def class_indices(labels, num_classes=None):
         labels = labels[:, 0]
     elif len(shape) == 2 and shape[1] == (num_classes or shape[1]):
         indices = ops.cast(ops.argmax(labels, axis=1), "int32")
-        return ops.where(ops.max(labels, axis=1) > 0, indices, NO_CLASS)
+        return where(ops.max(labels, axis=1) > 0, indices, NO_CLASS)
     elif len(shape) != 1:
         raise ValueError(
             "Labels should be class indices of shape (samples,) or (samples, 1), or one-hot of shape "
@@ -235,8 +236,10 @@ def class_indices(labels, num_classes=None):
         labels = ops.where((labels >= 0) & (labels <= 1), ops.cast(labels > 0.5, labels.dtype), labels)
     indices = ops.cast(labels, "int32")
     below = np.iinfo("int32").max if num_classes is None else num_classes
-    in_range = (labels >= 0) & (labels < below) & (ops.cast(indices, labels.dtype) == labels)
-    return ops.where(in_range, indices, NO_CLASS)
+    in_range = (labels >= 0) & (labels < below)
+    if "float" in keras.backend.standardize_dtype(labels.dtype):
+        in_range = in_range & (ops.cast(indices, labels.dtype) == labels)
+    return where(in_range, indices, NO_CLASS)
 
 
 def may_be_labels(targets):
@@ -270,8 +273,8 @@ def stratified_halves(features, labels, num_classes=None):
         order = ops.argsort(class_indices(labels, num_classes) * num_samples + order)
     order = ops.concatenate([order[0::2], order[1::2]])
     half = (num_samples + 1) // 2
-    features = ops.take(features, order, axis=0)
+    features = take(features, order)
     if labels is None:
         return features[:half], None, features[half:], None
-    labels = ops.take(labels, order, axis=0)
+    labels = take(labels, order)
     return features[:half], labels[:half], features[half:], labels[half:]

@@ -51,14 +51,15 @@ class GaussianMixture:
 
         Both are of the shape of `squared_distances`.
         """
-        total, slope, excess, previous = 0.0, 0.0, None, None
+        total = slope = excess = previous = None
         for multiplier in sorted(self.multipliers, reverse=True):
             if previous == 2 * multiplier:  # k(c) = k(2c)², and so k(c) - 1 = e · (e + 2) for e = k(2c) - 1
                 excess = excess * (excess + 2.0)
             else:
-                excess = ops.expm1(-squared_distances / (multiplier * bandwidth))
-            total, previous = total + excess, multiplier
-            slope = slope + (1.0 + excess) / multiplier
+                excess = ops.expm1(squared_distances / (-multiplier * bandwidth))
+            part = (1.0 + excess) / multiplier
+            total, slope = (excess, part) if previous is None else (total + excess, slope + part)
+            previous = multiplier
         return total / len(self.multipliers), slope / (-len(self.multipliers) * bandwidth)
 
     def get_config(self):

@@ -17,6 +17,8 @@ import typing
 import keras
 from keras import ops, tree
 
+from keras_itdm._ops import at_least, pick, take, where
+
 FORMS = ("auto", "pairs", "tiles", "blocks")
 # Pairs worked out at a time: blocks together, rows of a matrix that is not kept, and the most in one that is, 64 MiB.
 _BLOCKS = 2**17
@@ -25,7 +27,8 @@ _WHOLE = 2**24
 
 
 class Form(typing.NamedTuple):
-    """The form in which a matching loss is computed. It follows from the sizes of the batches and the number of classes.
+    """The form in which a matching loss is computed. It follows from the sizes of the batches, the number of classes and
+    the backend.
 
     Attributes:
         name: `"pairs"`, the n × n matrix of all samples; `"tiles"`, some rows of it at a time; or `"blocks"`, one block a
@@ -67,10 +70,15 @@ def blocks_for(n, m, num_classes):
 
 
 def uses_blocks(n, m, num_classes, form="auto"):
-    """Whether blocks are to be tried: if they have less than half the pairs of the n × n matrix, unless `form` says."""
-    if form != "auto" or num_classes == 1:
+    """Whether blocks are to be tried: if they have less than half the pairs of the n × n matrix, unless `form` says. On
+    PyTorch, where each operation is a call, they always are if they can be kept: they need fewer."""
+    if form != "auto":
         return form == "blocks"
     num_blocks, (*_, largest) = blocks_for(n, m, num_classes)
+    if keras.backend.backend() == "torch":
+        return keeps_matrix(largest)
+    if num_classes == 1:
+        return False
     return 2 * num_blocks * largest <= (n + m) * ((n + m) // largest)
 
 
@@ -106,9 +114,10 @@ def _most(size, bound):
 
 
 def in_chunks(function, length, size, axis):
-    """`function(indices)` for the indices below `length`, `size` of them at a time, its results joined along `axis`."""
+    """`function(indices)` for the indices below `length`, `size` of them at a time, its results joined along `axis`. Where
+    that is all of them, `function(None)`."""
     if size is length or (isinstance(size, int) and isinstance(length, int) and length <= size):
-        return function(ops.arange(length, dtype="int32"))
+        return function(None)
     num_chunks = (length + size - 1) // size
     indices = ops.minimum(ops.arange(num_chunks * size, dtype="int32"), length - 1)
 
@@ -152,8 +161,10 @@ class Matrix:
     has_strangers = True  # samples of several classes stand in a row
 
     def __init__(self, classes, num_classes):
+        self.samples = ops.arange(ops.shape(classes)[0], dtype="int32")[None, :]
         self.classes = classes[None, :]
-        self._class_or_first = ops.maximum(self.classes, 0)
+        self.takes_part = self.classes >= 0
+        self._class_or_first = at_least(self.classes, 0)
         self._member = member_of(classes, num_classes)
         self._in_class = ops.cast(self._member, "float32")
         self._by_class = ops.transpose(self._in_class)
@@ -167,11 +178,12 @@ class Matrix:
 
         Where no sample takes part it holds that of some class.
         """
-        return ops.take(values, self._class_or_first, axis=0)
+        return take(values, self._class_or_first)
 
     def sum(self, values):
-        """Over the samples of each class: from the grid, `(rows, width)`, to `(num_classes,)`."""
-        return ops.sum(ops.where(self._member, values[0][:, None], 0.0), axis=0)
+        """Over the samples of each class, of numbers that are 0 where no sample takes part: from the grid, `(rows, width)`,
+        to `(num_classes,)`."""
+        return ops.sum(where(self._member, values[0][:, None], 0.0), axis=0)
 
     def total(self, numbers):
         """Over the samples of its class, at each slot, of finite numbers that are 0 where no sample takes part."""
@@ -179,15 +191,26 @@ class Matrix:
 
     def max(self, values):
         """Maximum over the samples of each class, at least 0."""
-        return ops.max(ops.where(self._member, values[0][:, None], 0.0), axis=0)
+        return ops.max(where(self._member, values[0][:, None], 0.0), axis=0)
 
     def min(self, values):
         """Minimum over the samples of each class."""
-        return ops.min(ops.where(self._member, values[0][:, None], float("inf")), axis=0)
+        return ops.min(where(self._member, values[0][:, None], float("inf")), axis=0)
 
-    def sum_of_samples(self, samples):
-        """From the grid, `(rows, width, features)`, to `(num_classes, features)`."""
-        return self._by_class @ samples[0]
+    def somewhere_amidst(self, samples):
+        """A point between the samples of each class: from the grid, `(rows, width, features)`, to `(num_classes, features)`."""
+        samples = where(self.takes_part[0, :, None], samples[0], 0.0)
+        return self._by_class @ samples / at_least(ops.sum(self._by_class, axis=1), 1.0)[:, None]
+
+    def sample_of_least(self, values, samples):
+        """The sample of each class at which values, `(rows, width)`, are least: `(num_classes, features)`."""
+        return take(samples[0], ops.argmin(where(self._member, values[0][:, None], float("inf")), axis=0))
+
+    def mask(self, distances, classes):
+        """Squared distances, `(rows, some, width)`, infinite but between two of one class; `classes` are those of `some`."""
+        return where(
+            (classes[:, :, None] == self.classes[:, None, :]) & self.takes_part[:, None, :], distances, float("inf")
+        )
 
 
 class Blocks:
@@ -195,38 +218,43 @@ class Blocks:
 
     Args:
         samples: Int32 tensor of shape `(classes, width)`: which sample stands in each slot.
-        counts: Int32 tensor of shape `(classes,)`: how many of the slots are taken, the first ones.
+        counts: Int32 tensor of shape `(classes,)`: how many of the slots are taken, the first ones. The others hold
+            samples of the class once more.
     """
 
     has_strangers = False
 
     def __init__(self, samples, counts):
-        self._samples = samples
-        width = ops.shape(samples)[1]
-        self._taken = ops.arange(width, dtype="int32")[None, :] < counts[:, None]
-        rows = ops.arange(ops.shape(samples)[0], dtype="int32")
-        self.classes = ops.where(self._taken, rows[:, None], -1)
+        self.samples = samples
+        self.takes_part = ops.arange(ops.shape(samples)[1], dtype="int32")[None, :] < counts[:, None]
+        self.classes = self.takes_part  # all in a row are of one class
 
     def lay_out(self, values):
-        return ops.take(values, self._samples, axis=0)
+        return take(values, self.samples)
 
     def of_class(self, values):
         return values[:, None]
 
     def sum(self, values):
-        return ops.sum(ops.where(self._taken, values, 0.0), axis=1)
+        return ops.sum(values, axis=1)
 
     def total(self, numbers):
         return ops.sum(numbers, axis=1, keepdims=True)
 
     def max(self, values):
-        return ops.max(ops.where(self._taken, values, 0.0), axis=1)
+        return ops.max(values, axis=1)
 
     def min(self, values):
-        return ops.min(ops.where(self._taken, values, float("inf")), axis=1)
+        return ops.min(values, axis=1)
 
-    def sum_of_samples(self, samples):
-        return ops.sum(samples, axis=1)  # an empty slot holds zeros
+    def somewhere_amidst(self, samples):
+        return ops.mean(samples, axis=1)
+
+    def sample_of_least(self, values, samples):
+        return pick(samples, ops.argmin(values, axis=1))
+
+    def mask(self, distances, classes):
+        return where(self.takes_part[:, None, :] & classes[:, :, None], distances, float("inf"))
 
 
 def deal_out(classes, counts, width):
@@ -238,13 +266,14 @@ def deal_out(classes, counts, width):
         width: Number of slots in a block.
 
     Returns:
-        Which sample stands in each slot, `(num_classes, width)`, whatever in one that is not taken; and the slot of each
-        sample, `(samples,)`, counted through all blocks.
+        Which sample stands in each slot, `(num_classes, width)`, the last of its class in one that is not taken; and the
+        slot of each sample, `(samples,)`, counted through all blocks.
     """
-    num_classes, num_samples = ops.shape(counts)[0], ops.shape(classes)[0]
-    order = ops.argsort(ops.where(classes >= 0, classes, num_classes))  # samples, sorted by class
-    first = ops.cumsum(counts) - counts  # place in that order of the first sample of each class
+    order = ops.argsort(classes)  # samples, sorted by class, those that take no part first
+    end = ops.shape(classes)[0] - ops.sum(counts) + ops.cumsum(counts)
+    first = end - counts  # place in that order of the first sample of each class
     places = first[:, None] + ops.arange(width, dtype="int32")[None, :]
-    block = ops.maximum(classes, 0)
-    slots = block * width + ops.cast(ops.argsort(order), "int32") - ops.take(first, block)
-    return ops.take(order, ops.minimum(places, num_samples - 1)), ops.where(classes >= 0, slots, 0)
+    places = at_least(ops.minimum(places, end[:, None] - 1), 0)
+    block = at_least(classes, 0)
+    slots = block * width + ops.cast(ops.argsort(order), "int32") - take(first, block)
+    return take(order, places), where(classes >= 0, slots, 0)
