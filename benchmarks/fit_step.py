@@ -1,5 +1,6 @@
 """What step.py, zero_weight.py and split.py share: the time of a training step in `fit`, of several models in turns."""
 
+import itertools
 import statistics
 import time
 
@@ -36,15 +37,20 @@ def network(name):
     return NETWORKS[name](INPUT_SHAPES[name], NUM_CLASSES)
 
 
-def batches(name, batch_size, seed=0):
-    """An endless stream of one batch in memory: reading it costs next to nothing."""
-    import tensorflow as tf
-
+def batch(name, batch_size, seed=0):
+    """Random images and labels."""
     rng = np.random.default_rng(seed)
-    x = rng.random((batch_size, *INPUT_SHAPES[name]), "float32")
-    y = rng.integers(NUM_CLASSES, size=batch_size)
-    with tf.device("cpu"):
-        return tf.data.Dataset.from_tensors((x, y)).repeat()
+    return rng.random((batch_size, *INPUT_SHAPES[name]), "float32"), rng.integers(NUM_CLASSES, size=batch_size)
+
+
+def endless(batch):
+    """A stream of one batch, or pair of them, in memory: reading it costs next to nothing."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.device("cpu"):
+            return tf.data.Dataset.from_tensors(batch).repeat()
+    return (batch for _ in itertools.count())
 
 
 def jax_state(model, batch):
@@ -115,20 +121,11 @@ def main(doc, title, variants, plain_steps, bar):
         plain_steps: Number of plain steps that a step of these models is held against.
         bar: Of their ratio.
     """
-    import tensorflow as tf
-
-    import keras_itdm
-
-    if keras.backend.backend() != "tensorflow":  # it only feeds the data
-        tf.config.set_visible_devices([], "GPU")
     settings = parser(doc).parse_args()
     lines = []
     for name in settings.network:
-        plain = batches(name, settings.batch_size)
-        streams = {
-            "plain": plain,
-            "zipped": keras_itdm.zip_batches(plain, partner=batches(name, settings.batch_size, 1)),
-        }
+        first, second = (batch(name, settings.batch_size, seed) for seed in (0, 1))
+        streams = {"plain": endless(first), "zipped": endless((first, second))}
         for mode, jit_compile in modes().items():
             models = {"plain": lambda net: (net, "plain"), **variants}
             trainees = {}

@@ -78,7 +78,7 @@ def torch_loop(arguments, num_classes, dtype=torch.float32):
             pooled = torch.cat([x, y])
             norms = (pooled**2).sum(dim=1)
             distances = (norms[:, None] + norms[None, :] - 2 * pooled @ pooled.T).clamp(min=0)
-            pairs = torch.triu_indices(len(pooled), len(pooled), offset=1)
+            pairs = torch.triu_indices(len(pooled), len(pooled), offset=1, device=pooled.device)
             distinct = distances.detach()[pairs[0], pairs[1]]
             sigma = distinct.quantile(0.5) if dtype == torch.float64 else distinct.median()
             kernel = sum(torch.exp(-distances / (c * sigma)) for c in (1, 2, 4, 8, 16)) / 5
@@ -86,8 +86,15 @@ def torch_loop(arguments, num_classes, dtype=torch.float32):
             total = total + squared.clamp(min=1e-12).sqrt()
         return total / num_classes
 
-    h1, y1, h2, y2 = (torch.as_tensor(argument) for argument in arguments)
-    return _differentiated_by_torch(loss, h1.to(dtype), y1, h2.to(dtype), y2)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    h1, y1, h2, y2 = (torch.as_tensor(argument, device=device) for argument in arguments)
+    function = _differentiated_by_torch(loss, h1.to(dtype), y1, h2.to(dtype), y2)
+
+    def read_back():  # from a GPU, which NumPy and other backends do not read
+        value, gradients = function()
+        return value.cpu(), [gradient.cpu() for gradient in gradients]
+
+    return read_back
 
 
 def with_sorted_median(function):

@@ -104,7 +104,9 @@ def report(title, rows, settings, measured=None, bar=None, at_least=False):
         value = row[measured] if measured else None
         value = value.median if isinstance(value, Ratio) else value
         row["met"] = (
-            None if row["bar"] is None or value is None else (value >= row["bar"] if at_least else value <= row["bar"])
+            None
+            if row["bar"] is None or value is None
+            else bool(value >= row["bar"] if at_least else value <= row["bar"])
         )
     columns = [key for key in rows[0] if key not in ("bar", "met")]
     with_bars = any(row["bar"] is not None for row in rows)
@@ -115,19 +117,32 @@ def report(title, rows, settings, measured=None, bar=None, at_least=False):
         judged = (
             ["" if row["bar"] is None else f"{'≥' if at_least else '≤'} {row['bar']:g}", verdict] if with_bars else []
         )
-        lines.append([_cell(row[key]) for key in columns] + judged)
+        lines.append([cell(row[key]) for key in columns] + judged)
     print(f"\n## {title}\n")
-    print("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    print(markdown(lines))
     print("\n" + ", ".join(str(value) for value in machine().values() if value))
     if settings.json:
         rows = [{k: v._asdict() if isinstance(v, Ratio) else v for k, v in row.items()} for row in rows]
         options = {key: value for key, value in vars(settings).items() if key != "json"}
-        result = {"title": title, "command": command(), "settings": options, "machine": machine(), "rows": rows}
+        judged = {"measured": measured, "at_least": at_least}
+        result = {
+            "title": title,
+            "command": command(),
+            "settings": options,
+            "machine": machine(),
+            **judged,
+            "rows": rows,
+        }
         settings.json.parent.mkdir(parents=True, exist_ok=True)
         settings.json.write_text(json.dumps(result, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
 
 
-def _cell(value):
+def markdown(lines):
+    """A table of lists of cells."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell(value):
     if isinstance(value, Ratio):
         return f"{value.median:.3f} ({value.low:.3f} to {value.high:.3f})"
     if isinstance(value, float):

@@ -16,6 +16,7 @@ import argparse
 import json
 import pathlib
 import time
+import types
 
 import keras
 import numpy as np
@@ -150,9 +151,12 @@ def run(settings):
             keras.backend.clear_session()
 
 
-def table(folder):
+def trainings(folder):
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def table(kept):
     """Of each data set and network: the last epoch, and the one of least test cross-entropy, where one might stop."""
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     lines = []
     for data, name in sorted({(run["data"], run["network"]) for run in kept}):
         runs = [run for run in kept if (run["data"], run["network"]) == (data, name)]
@@ -164,25 +168,44 @@ def table(folder):
             "| | seeds | accuracy, % | cross-entropy | of training | least cross-entropy (epoch) | s an epoch |",
             "|---|---|---|---|---|---|---|",
         ]
-        for variant in dict.fromkeys([*VARIANTS, *(run["variant"] for run in runs)]):
-            of_variant = [run for run in runs if run["variant"] == variant]
-            if not of_variant:
-                continue
-            histories = [run["history"] for run in of_variant]
-            last = lambda key: np.mean([history[key][-1] for history in histories])  # noqa: B023, E731
-            least = [np.argmin(history["val_cross_entropy"]) for history in histories]
-            lowest = np.mean(
-                [history["val_cross_entropy"][epoch] for history, epoch in zip(histories, least, strict=True)]
-            )
-            other = {run["backend"] for run in of_variant} - {one["backend"]}
-            variant += "".join(f", on {backend}, CPU" for backend in sorted(other))
-            seconds = np.mean([np.median(run["seconds"]) for run in of_variant])
-            lines.append(
-                f"| {variant} | {len(of_variant)} | {100 * last('val_accuracy'):.2f} | {last('val_cross_entropy'):.3f} "
-                f"| {last('cross_entropy'):.3f} | {lowest:.3f} ({np.mean(least) + 1:.0f}) | {seconds:.1f} |"
-            )
+        elsewhere = {run["backend"] for run in runs} - {one["backend"]}
+        for variant in VARIANTS:
+            for backend in (one["backend"], *sorted(elsewhere)):
+                chosen = [run for run in runs if (run["variant"], run["backend"]) == (variant, backend)]
+                if not chosen:
+                    continue
+                histories = [run["history"] for run in chosen]
+                last = lambda key: np.mean([history[key][-1] for history in histories])  # noqa: B023, E731
+                least = [np.argmin(history["val_cross_entropy"]) for history in histories]
+                lowest = np.mean([min(history["val_cross_entropy"]) for history in histories])
+                seconds = np.mean([np.median(run["seconds"]) for run in chosen])
+                name = variant if backend == one["backend"] else f"{variant}, on {backend}, CPU"
+                lines.append(
+                    f"| {name} | {len(chosen)} | {100 * last('val_accuracy'):.2f} | {last('val_cross_entropy'):.3f} "
+                    f"| {last('cross_entropy'):.3f} | {lowest:.3f} ({np.mean(least) + 1:.0f}) | {seconds:.1f} |"
+                )
         lines.append("")
     return "\n".join(lines)
+
+
+def draw(kept, path):
+    """Figure 4, of Fashion-MNIST: what the last epoch has, against constant λ."""
+    from experiments import figures, tables
+
+    rows = []
+    for match_weight, variant in enumerate(["plain", *PAPER]):
+        chosen = [run["history"] for run in kept if (run["data"], run["variant"]) == ("fashion_mnist", variant)]
+        if chosen:
+            row = {"title": "Fashion-MNIST", "match_weight": match_weight / 5}
+            for key, share, name in (
+                ("val_accuracy", 100, "accuracy"),
+                ("val_cross_entropy", 1, "cross_entropy"),
+                ("cross_entropy", 1, "train_cross_entropy"),
+            ):
+                row[name] = tables.mean_and_deviation([share * history[key][-1] for history in chosen])
+            rows.append(row)
+    if len(rows) > 1:
+        figures.by_match_weight([types.SimpleNamespace(title="Fashion-MNIST")], rows, path)
 
 
 def main(arguments=None):
@@ -198,13 +221,21 @@ def main(arguments=None):
     add("--mixed-precision", action="store_true", help="bfloat16")
     add("--data-dir", type=pathlib.Path, help="folder with fashion_mnist.npz and cifar10.npz")
     add("--output", type=pathlib.Path, default=pathlib.Path("results/full_size"))
-    add("--table", type=pathlib.Path, metavar="FOLDER", help="print the table of what is kept there, and train nothing")
+    add(
+        "--table",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="print the table of what is kept there, draw Figure 4, and train nothing",
+    )
     settings = parser.parse_args(arguments)
     if settings.table is None and settings.data is None:
         parser.error("name a data set, or --table FOLDER")
     if settings.table is None:
         run(settings)
-    print(table(settings.table or settings.output))
+    kept = trainings(settings.table or settings.output)
+    print(table(kept))
+    if settings.table:
+        draw(kept, settings.table / "match_weight.png")
 
 
 if __name__ == "__main__":
