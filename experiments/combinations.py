@@ -1,0 +1,192 @@
+"""Does ITDM add to other regularizers? Each alone and with ITDM at its defaults, at the last epoch and stopped early.
+
+    python -m experiments.combinations
+    python -m experiments.combinations --data cifar10
+
+5,000 training images, without augmentation. Each regularizer has three values to tune, alone and with ITDM, by
+cross-entropy on 2,000 held-out images at the last epoch; the best is trained with every seed. Early stopping is the epoch
+of least cross-entropy on the held-out images of the same trainings. A training is kept as it is finished.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+from tqdm.auto import tqdm
+
+from experiments import alternatives, tables
+from experiments.data import TITLES, load
+from experiments.study import test_metrics
+from experiments.training import check_settings, positive, write_atomically
+
+METHODS = {
+    name: alternatives.METHODS[name] for name in ("plain SGD", "dropout", "weight decay", "label smoothing", "mixup")
+}
+ITDM = {"match_weight": 0.8, "max_share": 1.0}  # the defaults
+RECIPE = alternatives.RECIPES["fashion_mnist"]
+HELD_OUT = 2000
+
+
+class Mixed(keras.utils.PyDataset):
+    """Mini-batches under mixup (Zhang et al., 2018): each sample a blend of two, images and labels alike.
+
+    Args:
+        x: Images, of shape `(samples, height, width, channels)`.
+        y: One-hot labels, `(samples, classes)`.
+        batch_size: Samples a batch.
+        alpha: Of the Beta distribution that the blend is drawn from.
+        seed: Integer.
+    """
+
+    def __init__(self, x, y, batch_size, alpha, seed):
+        super().__init__()
+        self.x, self.y, self.batch_size, self.alpha = x, y, batch_size, alpha
+        self._rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self):
+        return -(-len(self.x) // self.batch_size)
+
+    def on_epoch_end(self):
+        self._order = self._rng.permutation(len(self.x))
+
+    def __getitem__(self, index):
+        first = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        second = self._rng.permutation(first)
+        blend = self._rng.beta(self.alpha, self.alpha, size=len(first)).astype("float32")
+        along = blend[:, None, None, None]
+        x = along * self.x[first] + (1 - along) * self.x[second]
+        return x, blend[:, None] * self.y[first] + (1 - blend[:, None]) * self.y[second]
+
+
+class BestEpoch(keras.callbacks.Callback):
+    """Keeps the weights of the epoch of least cross-entropy on held-out images."""
+
+    def on_train_begin(self, logs=None):
+        self.least, self.epoch, self.weights = np.inf, None, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs["val_cross_entropy"] < self.least:
+            plain = getattr(self.model, "base_model", self.model)
+            self.least, self.epoch, self.weights = logs["val_cross_entropy"], epoch + 1, plain.get_weights()
+
+
+def train(recipe, mixup, seed, data, held_out):
+    """One training.
+
+    Returns:
+        Dictionary of "last" and "stopped", the numbers of `test_metrics`; "held_out", cross-entropy there after the last
+        epoch; "epoch", the one of least; "seconds".
+    """
+    model = recipe.compiled_model(data, seed)
+    x, y = data.scale * data.x_train.astype("float32"), np.eye(data.num_classes, dtype="float32")[data.y_train]
+    stream = {"x": x, "y": y, "batch_size": recipe.batch_size}
+    if mixup:
+        stream = {"x": Mixed(x, y, recipe.batch_size, mixup, seed)}
+    best = BestEpoch()
+    begun = time.perf_counter()
+    history = model.fit(
+        **stream,
+        epochs=recipe.epochs,
+        validation_data=held_out.test(),
+        validation_batch_size=1000,
+        callbacks=[best],
+        verbose=0,
+    ).history
+    seconds = time.perf_counter() - begun
+    plain = getattr(model, "base_model", model)
+    result = {"held_out": history["val_cross_entropy"][-1], "epoch": best.epoch, "seconds": seconds}
+    result["last"] = test_metrics(plain, data)
+    plain.set_weights(best.weights)
+    result["stopped"] = test_metrics(plain, data)
+    keras.backend.clear_session()
+    return result
+
+
+def study(name, settings):
+    """One row for each method, alone and with ITDM."""
+    data = load(name)
+    size, epochs = settings.train_size, settings.epochs or RECIPE.epochs
+    held_out = data.take(size, validation_size=max(1, size * HELD_OUT // 5000))
+    data = dataclasses.replace(data.take(size), augment=False)
+
+    def once(method, setting, seed, itdm):
+        of = "" if not itdm else "-ITDM"
+        path = settings.output / "runs" / f"{name}-{method}{of}-{alternatives.describe(setting)}-{seed}.json"
+        path = path.with_name(path.name.replace(" ", "_"))
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            setting = dict(setting)
+            mixup = setting.pop("mixup", 0.0)
+            scale = epochs / RECIPE.epochs
+            milestones = tuple(max(1, round(scale * epoch)) for epoch in RECIPE.milestones)
+            recipe = dataclasses.replace(
+                RECIPE, epochs=epochs, milestones=milestones, **setting, **(ITDM if itdm else {})
+            )
+            write_atomically(path, json.dumps(train(recipe, mixup, seed, data, held_out)))
+        bar.update()
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    rows = []
+    tried = sum(len(grid) for grid in METHODS.values() if len(grid) > 1)
+    with tqdm(total=2 * (tried + settings.seeds * len(METHODS)), unit="training", smoothing=0, desc=name) as bar:
+        for method, grid in METHODS.items():
+            for itdm in (False, True):
+                best = grid[0]
+                if len(grid) > 1:
+                    held = [once(method, setting, 0, itdm)["held_out"] for setting in grid]
+                    best = grid[int(np.nanargmin(held))]
+                measured = [once(method, best, seed, itdm) for seed in range(settings.seeds)]
+                row = {"data": name, "method": method, "itdm": itdm, "setting": alternatives.describe(best)}
+                row["epoch"] = float(np.mean([run["epoch"] for run in measured]))
+                for when in ("last", "stopped"):
+                    for key in ("accuracy", "cross_entropy"):
+                        row[f"{when}_{key}"] = tables.mean_and_deviation([run[when][key] for run in measured])
+                rows.append(row)
+    return rows
+
+
+def table(rows):
+    header = ["", "tuned", "accuracy, %", "cross-entropy", "stopped early: accuracy, %", "cross-entropy", "epoch"]
+    lines = []
+    for row in rows:
+        cells = [
+            tables.cell(row[f"{when}_{key}"], digits)
+            for when in ("last", "stopped")
+            for key, digits in (("accuracy", 2), ("cross_entropy", 3))
+        ]
+        method = f"{row['method']} + ITDM" if row["itdm"] else row["method"]
+        lines.append([method, row["setting"], *cells, f"{row['epoch']:.0f}"])
+    return tables.markdown(header, lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", nargs="+", choices=["fashion_mnist", "cifar10"], default=["fashion_mnist", "cifar10"])
+    add("--seeds", type=positive, default=3, help="number of seeds, from 0 (default: 3)")
+    add("--train-size", type=positive, default=5000, help="training images (default: 5000)")
+    add("--epochs", type=positive, help=f"{RECIPE.epochs} if not given")
+    add("--output", type=pathlib.Path, default=pathlib.Path("results/combinations"), help="folder for the results")
+    settings = parser.parse_args()
+    check_settings(settings, free=("data", "seeds", "output"))
+    rows, texts = [], []
+    for name in settings.data:
+        rows += study(name, settings)
+        texts.append(f"{TITLES[name]}\n\n{table([row for row in rows if row['data'] == name])}")
+        print(f"\n{texts[-1]}\n", flush=True)
+        write_atomically(settings.output / "table.md", "\n\n".join(texts) + "\n")
+        kept = {"settings": vars(settings), "rows": rows}
+        write_atomically(settings.output / "results.json", json.dumps(kept, default=str, indent=1) + "\n")
+    print(f"Written to {settings.output}: table.md, results.json")
+
+
+if __name__ == "__main__":
+    main()
