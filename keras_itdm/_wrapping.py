@@ -3,6 +3,8 @@ its loss. What cannot be passed on is refused by name when the model is wrapped.
 """
 
 import inspect
+import pathlib
+import tempfile
 
 import h5py
 
@@ -19,6 +21,8 @@ _NOT_CARRIED = {
     "predict": "call what it does before `predict`",
     "compile": "compile the wrapper, with what it would set",
 }
+
+_OWN = "itdm"  # group of a weight file in which what is the wrapper's stands
 
 
 def check_can_be_wrapped(model):
@@ -128,16 +132,54 @@ class Wrapper:
             )
         super().save(filepath, *args, **kwargs)
 
+    def save_weights(self, filepath, *args, **kwargs):
+        """Saves a file that the plain model loads too; what is the wrapper's own stands in a group of its own."""
+        super().save_weights(filepath, *args, **kwargs)
+        if str(filepath).endswith(".weights.h5"):
+            with h5py.File(filepath, "a") as file:
+                _lay_out_as_plain(file)
+
     def load_weights(self, filepath, *args, **kwargs):
         """Loads a file of this model's weights, or one of the plain model's."""
-        if str(filepath).endswith(".weights.h5"):
-            with h5py.File(filepath, "r") as file:
-                if "base_model" not in file:
-                    return self.base_model.load_weights(filepath, *args, **kwargs)
-        return super().load_weights(filepath, *args, **kwargs)
+        if not str(filepath).endswith(".weights.h5"):
+            return super().load_weights(filepath, *args, **kwargs)
+        with h5py.File(filepath, "r") as file:
+            if "base_model" in file:  # of an earlier release
+                return super().load_weights(filepath, *args, **kwargs)
+            if _OWN not in file:
+                return self.base_model.load_weights(filepath, *args, **kwargs)
+            with tempfile.TemporaryDirectory() as folder:
+                path = pathlib.Path(folder) / "wrapper.weights.h5"
+                with h5py.File(path, "w") as whole:
+                    _lay_out_as_wrapper(file, whole)
+                return super().load_weights(path, *args, **kwargs)
 
     def summary(self, *args, **kwargs):
         return self.base_model.summary(*args, **kwargs)
 
     def export(self, *args, **kwargs):
         return self.base_model.export(*args, **kwargs)
+
+
+# A weight file is laid out as the plain model's: the base model's groups at the root, the wrapper's in a group `_OWN`.
+# The optimizer, whose state is that of plain training, stands where the plain model's does, unless the base has one.
+
+
+def _lay_out_as_plain(file):
+    if "base_model" not in file:
+        return
+    for name in set(file) - {"base_model"}:
+        file.move(name, f"{_OWN}/{name}")
+    for name in list(file["base_model"]):
+        file.move(f"base_model/{name}", name)
+    del file["base_model"]
+    if "optimizer" in file[_OWN] and "optimizer" not in file:
+        file.move(f"{_OWN}/optimizer", "optimizer")
+
+
+def _lay_out_as_wrapper(file, whole):
+    base = whole.create_group("base_model")
+    for name in file[_OWN]:
+        file.copy(f"{_OWN}/{name}", whole)
+    for name in set(file) - {_OWN}:
+        file.copy(name, whole if name == "optimizer" and "optimizer" not in file[_OWN] else base)

@@ -285,6 +285,33 @@ def test_weights_of_the_plain_model_load_into_the_wrapper_and_back(tmp_path):
     itdm.base_model.save_weights(tmp_path / "back.weights.h5")
     model.load_weights(tmp_path / "back.weights.h5")
     np.testing.assert_array_equal(itdm.predict(x, verbose=0), model.predict(x, verbose=0))
+    for plain in (convolutional(seed=4), compiled(convolutional(seed=4))):
+        plain.load_weights(tmp_path / "wrapped.weights.h5")
+        np.testing.assert_array_equal(itdm.predict(x, verbose=0), plain.predict(x, verbose=0))
+
+
+def test_a_weight_file_brings_back_the_optimizer_and_one_of_an_earlier_release_loads(tmp_path):
+    import h5py
+
+    x, y = data()
+    itdm = compiled(ITDMModel(compiled(convolutional()), "features"))
+    itdm.fit(x, y, batch_size=16, verbose=0)
+    itdm.match_weight = 0.3
+    itdm.save_weights(tmp_path / "wrapped.weights.h5")
+    with h5py.File(tmp_path / "wrapped.weights.h5") as file, h5py.File(tmp_path / "old.weights.h5", "w") as old:
+        base = old.create_group("base_model")
+        for name in file:
+            for source, target in (
+                ((f"itdm/{name}", old) for name in file["itdm"]) if name == "itdm" else [(name, base)]
+            ):
+                file.copy(source, target)
+    for name in ("wrapped", "old"):
+        other = compiled(ITDMModel(compiled(convolutional(seed=9)), "features"))
+        other.optimizer.build(other.trainable_variables)
+        other.load_weights(tmp_path / f"{name}.weights.h5")
+        np.testing.assert_array_equal(itdm.predict(x, verbose=0), other.predict(x, verbose=0))
+        assert other.match_weight == pytest.approx(0.3)
+        assert int(other.optimizer.iterations) == int(itdm.optimizer.iterations) > 0
 
 
 @pytest.mark.parametrize("metrics", [[], ["accuracy"]])
