@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from experiments import alternatives, tables
+from experiments import alternatives, figures, tables
 from experiments.data import TITLES, load
 from experiments.study import test_metrics
 from experiments.training import check_settings, positive, write_atomically
@@ -32,6 +32,10 @@ METHODS = {
 ITDM = {"match_weight": 0.8, "max_share": 1.0}  # the defaults
 RECIPE = alternatives.RECIPES["fashion_mnist"]
 HELD_OUT = 2000
+KEYS = {
+    "accuracy": ("accuracy, %", 2, 1),
+    "cross_entropy": ("cross-entropy", 3, -1),
+}  # title, digits, more or less is better
 
 
 class Mixed(keras.utils.PyDataset):
@@ -73,9 +77,10 @@ class BestEpoch(keras.callbacks.Callback):
         self.least, self.epoch, self.weights = np.inf, None, None
 
     def on_epoch_end(self, epoch, logs=None):
-        if logs["val_cross_entropy"] < self.least:
+        value = logs["val_cross_entropy"]
+        if value < self.least or self.weights is None:
             plain = getattr(self.model, "base_model", self.model)
-            self.least, self.epoch, self.weights = logs["val_cross_entropy"], epoch + 1, plain.get_weights()
+            self.least, self.epoch, self.weights = np.fmin(value, self.least), epoch + 1, plain.get_weights()
 
 
 def train(recipe, mixup, seed, data, held_out):
@@ -111,7 +116,11 @@ def train(recipe, mixup, seed, data, held_out):
 
 
 def study(name, settings):
-    """One row for each method, alone and with ITDM."""
+    """Tunes and trains everything on one data set.
+
+    Returns:
+        One row for each method, alone and with ITDM; one for each training that was measured or tried.
+    """
     data = load(name)
     size, epochs = settings.train_size, settings.epochs or RECIPE.epochs
     held_out = data.take(size, validation_size=max(1, size * HELD_OUT // 5000))
@@ -134,7 +143,7 @@ def study(name, settings):
         bar.update()
         return json.loads(path.read_text(encoding="utf-8"))
 
-    rows = []
+    rows, tried_rows = [], []
     tried = sum(len(grid) for grid in METHODS.values() if len(grid) > 1)
     with tqdm(total=2 * (tried + settings.seeds * len(METHODS)), unit="training", smoothing=0, desc=name) as bar:
         for method, grid in METHODS.items():
@@ -143,28 +152,94 @@ def study(name, settings):
                 if len(grid) > 1:
                     held = [once(method, setting, 0, itdm)["held_out"] for setting in grid]
                     best = grid[int(np.nanargmin(held))]
+                    for setting, value in zip(grid, held, strict=True):
+                        described = alternatives.describe(setting)
+                        tried_rows.append(
+                            {"data": name, "method": method, "itdm": itdm, "setting": described, "held_out": value}
+                        )
                 measured = [once(method, best, seed, itdm) for seed in range(settings.seeds)]
                 row = {"data": name, "method": method, "itdm": itdm, "setting": alternatives.describe(best)}
-                row["epoch"] = float(np.mean([run["epoch"] for run in measured]))
+                row["epochs"] = [run["epoch"] for run in measured]
                 for when in ("last", "stopped"):
-                    for key in ("accuracy", "cross_entropy"):
-                        row[f"{when}_{key}"] = tables.mean_and_deviation([run[when][key] for run in measured])
+                    for key in KEYS:
+                        row[f"{when}_{key}"] = [run[when][key] for run in measured]
                 rows.append(row)
-    return rows
+    return rows, tried_rows
 
 
 def table(rows):
+    """One data set: every method alone and with ITDM, after the last epoch and at the best one; mean over seeds."""
     header = ["", "tuned", "accuracy, %", "cross-entropy", "stopped early: accuracy, %", "cross-entropy", "epoch"]
     lines = []
     for row in rows:
         cells = [
-            tables.cell(row[f"{when}_{key}"], digits)
+            tables.cell(tables.mean_and_deviation(row[f"{when}_{key}"]), digits)
             for when in ("last", "stopped")
-            for key, digits in (("accuracy", 2), ("cross_entropy", 3))
+            for key, (_, digits, _) in KEYS.items()
         ]
-        method = f"{row['method']} + ITDM" if row["itdm"] else row["method"]
-        lines.append([method, row["setting"], *cells, f"{row['epoch']:.0f}"])
+        lines.append([title(row), row["setting"], *cells, f"{np.mean(row['epochs']):.0f}"])
     return tables.markdown(header, lines)
+
+
+def title(row):
+    if row["method"] == "plain SGD" and row["itdm"]:
+        return "ITDM"
+    return f"{row['method']} + ITDM" if row["itdm"] else row["method"]
+
+
+def differences_table(rows):
+    """One data set: both together minus each of the two, seed by seed, and which is better where that is clear."""
+    header = ["", "accuracy, %", "cross-entropy", "stopped early: accuracy, %", "cross-entropy"]
+    of = {(row["method"], row["itdm"]): row for row in rows}
+    pairs = [("plain SGD", True, "plain SGD", False)]
+    for method in METHODS:
+        if method != "plain SGD":
+            pairs += [(method, True, method, False), (method, True, "plain SGD", True)]
+    lines = []
+    for *both, method, itdm in pairs:
+        row, other = of[tuple(both)], of[method, itdm]
+        cells = []
+        for when in ("last", "stopped"):
+            for key, (_, digits, better) in KEYS.items():
+                difference = np.subtract(row[f"{when}_{key}"], other[f"{when}_{key}"])
+                value = tables.mean_and_deviation(difference)
+                verdict = ", better" if value[0] * better > 0 else ", worse"
+                clear = tables.is_clear(value, len(difference))
+                cells.append(tables.cell(value, digits, "+") + (verdict if clear else ""))
+        lines.append([f"{title(row)} - {title(other)}", *cells])
+    return tables.markdown(header, lines)
+
+
+def tuning_table(rows):
+    lines = [[title(row), row["setting"], f"{row['held_out']:.4f}"] for row in rows]
+    return tables.markdown(["", "setting", "held-out cross-entropy"], lines)
+
+
+def draw(rows, path):
+    """Accuracy and cross-entropy of every method, a row of panels a data set: alone or with ITDM, last or stopped early."""
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    figure, axes = figures.panels(len(names), 2, width=4, height=3)
+    for line, name in zip(axes, names, strict=True):
+        for axis, (key, (label, _, _)) in zip(line, KEYS.items(), strict=True):
+            for index, (when, itdm) in enumerate((w, i) for w in ("last", "stopped") for i in (False, True)):
+                chosen = [row for row in rows if row["data"] == name and row["itdm"] == itdm]
+                values = [tables.mean_and_deviation(row[f"{when}_{key}"]) for row in chosen]
+                means, deviations = zip(*values, strict=True)
+                axis.errorbar(
+                    means,
+                    np.arange(len(chosen)) + 0.17 * (index - 1.5),
+                    xerr=deviations,
+                    fmt="so"[itdm],
+                    color=figures.ITDM if itdm else figures.PLAIN,
+                    mfc="white" if when == "stopped" else None,
+                    ms=5,
+                    label=f"{'with ITDM' if itdm else 'without'}, {'last epoch' if when == 'last' else 'stopped early'}",
+                )
+            axis.set(yticks=range(len(METHODS)), yticklabels=list(METHODS) if axis is line[0] else [])
+            axis.set(title=TITLES[name], xlabel=f"test {label}")
+            axis.invert_yaxis()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=8, ncols=2, loc="outside upper center")
+    figures.save(figure, path)
 
 
 def main():
@@ -177,15 +252,18 @@ def main():
     add("--output", type=pathlib.Path, default=pathlib.Path("results/combinations"), help="folder for the results")
     settings = parser.parse_args()
     check_settings(settings, free=("data", "seeds", "output"))
-    rows, texts = [], []
+    rows, tried, texts = [], [], []
     for name in settings.data:
-        rows += study(name, settings)
-        texts.append(f"{TITLES[name]}\n\n{table([row for row in rows if row['data'] == name])}")
+        study_rows, study_tried = study(name, settings)
+        rows, tried = rows + study_rows, tried + study_tried
+        parts = [TITLES[name], table(study_rows), differences_table(study_rows), tuning_table(study_tried)]
+        texts.append("\n\n".join(parts))
         print(f"\n{texts[-1]}\n", flush=True)
-        write_atomically(settings.output / "table.md", "\n\n".join(texts) + "\n")
-        kept = {"settings": vars(settings), "rows": rows}
-        write_atomically(settings.output / "results.json", json.dumps(kept, default=str, indent=1) + "\n")
-    print(f"Written to {settings.output}: table.md, results.json")
+    write_atomically(settings.output / "table.md", "\n\n".join(texts) + "\n")
+    kept = {"settings": vars(settings), "rows": rows, "tuning": tried}
+    write_atomically(settings.output / "results.json", json.dumps(kept, default=str, indent=1) + "\n")
+    draw(rows, settings.output / "combinations.png")
+    print(f"Written to {settings.output}: table.md, results.json, combinations.png")
 
 
 if __name__ == "__main__":

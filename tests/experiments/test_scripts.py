@@ -50,7 +50,9 @@ def results_of(folder):
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("script", [*SWEEPS, "alternatives", "ablations", "partners", "tune", "transfer"])
+@pytest.mark.parametrize(
+    "script", [*SWEEPS, "alternatives", "combinations", "ablations", "partners", "tune", "transfer"]
+)
 def test_help(script, capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         run_here(script, "--help", monkeypatch=monkeypatch)
