@@ -3,13 +3,15 @@
     python -m experiments.combinations
     python -m experiments.combinations --data cifar10
 
-5,000 training images, without augmentation. Each regularizer has three values to tune, alone and with ITDM, by
-cross-entropy on 2,000 held-out images at the last epoch; the best is trained with every seed. Early stopping is the epoch
-of least cross-entropy on the held-out images of the same trainings. A training is kept as it is finished.
+5,000 training images, without augmentation. Each regularizer is tuned, alone and with ITDM, by cross-entropy on 2,000
+held-out images at the last epoch: of three values the best, or a stronger one while the strongest is. It is trained with
+every seed. Early stopping is the epoch of least cross-entropy on the held-out images of the same trainings. A training is
+kept as it is finished.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -26,8 +28,12 @@ from experiments.data import TITLES, load
 from experiments.study import test_metrics
 from experiments.training import check_settings, positive, write_atomically
 
-METHODS = {
-    name: alternatives.METHODS[name] for name in ("plain SGD", "dropout", "weight decay", "label smoothing", "mixup")
+METHODS = {  # values to tune, from weak to strong
+    "plain SGD": [{}],
+    "dropout": [{"dropout": share} for share in (0.2, 0.4, 0.6, 0.8, 0.9)],
+    "weight decay": [{"weight_decay": decay} for decay in (0.001, 0.01, 0.03, 0.1, 0.3)],
+    "label smoothing": [{"label_smoothing": share} for share in (0.02, 0.05, 0.1, 0.2, 0.4)],
+    "mixup": [{"mixup": alpha} for alpha in (0.1, 0.3, 1.0, 3.0, 10.0)],
 }
 ITDM = {"match_weight": 0.8, "max_share": 1.0}  # the defaults
 RECIPE = alternatives.RECIPES["fashion_mnist"]
@@ -115,6 +121,22 @@ def train(recipe, mixup, seed, data, held_out):
     return result
 
 
+def tune(grid, once):
+    """Three values are tried, and the next one as long as the last is the best.
+
+    Args:
+        grid: List of settings.
+        once: Function of a setting to what `train` returned for it.
+
+    Returns:
+        The best setting, and the list of the cross-entropies on held-out images of those that were tried.
+    """
+    tried = [once(setting)["held_out"] for setting in grid[:3]]
+    while len(tried) < len(grid) and np.nanargmin(tried) == len(tried) - 1:
+        tried.append(once(grid[len(tried)])["held_out"])
+    return grid[int(np.nanargmin(tried))], tried
+
+
 def study(name, settings):
     """Tunes and trains everything on one data set.
 
@@ -126,7 +148,7 @@ def study(name, settings):
     held_out = data.take(size, validation_size=max(1, size * HELD_OUT // 5000))
     data = dataclasses.replace(data.take(size), augment=False)
 
-    def once(method, setting, seed, itdm):
+    def once(method, itdm, seed, setting):
         of = "" if not itdm else "-ITDM"
         path = settings.output / "runs" / f"{name}-{method}{of}-{alternatives.describe(setting)}-{seed}.json"
         path = path.with_name(path.name.replace(" ", "_"))
@@ -140,24 +162,21 @@ def study(name, settings):
                 RECIPE, epochs=epochs, milestones=milestones, **setting, **(ITDM if itdm else {})
             )
             write_atomically(path, json.dumps(train(recipe, mixup, seed, data, held_out)))
-        bar.update()
+        seen.add(path)
+        bar.update(len(seen) - bar.n)
         return json.loads(path.read_text(encoding="utf-8"))
 
-    rows, tried_rows = [], []
-    tried = sum(len(grid) for grid in METHODS.values() if len(grid) > 1)
-    with tqdm(total=2 * (tried + settings.seeds * len(METHODS)), unit="training", smoothing=0, desc=name) as bar:
-        for method, grid in METHODS.items():
+    rows, tried_rows, seen = [], [], set()
+    grids = {method: grid[: settings.values] for method, grid in METHODS.items()}
+    at_least = sum(min(len(grid), 3) + settings.seeds - 1 for grid in grids.values())
+    with tqdm(total=2 * at_least, unit="training", smoothing=0, desc=name) as bar:
+        for method, grid in grids.items():
             for itdm in (False, True):
-                best = grid[0]
-                if len(grid) > 1:
-                    held = [once(method, setting, 0, itdm)["held_out"] for setting in grid]
-                    best = grid[int(np.nanargmin(held))]
-                    for setting, value in zip(grid, held, strict=True):
-                        described = alternatives.describe(setting)
-                        tried_rows.append(
-                            {"data": name, "method": method, "itdm": itdm, "setting": described, "held_out": value}
-                        )
-                measured = [once(method, best, seed, itdm) for seed in range(settings.seeds)]
+                best, tried = tune(grid, functools.partial(once, method, itdm, 0))
+                for setting, value in zip(grid, tried, strict=False):
+                    row = {"data": name, "method": method, "itdm": itdm, "setting": alternatives.describe(setting)}
+                    tried_rows.append({**row, "held_out": value})
+                measured = [once(method, itdm, seed, best) for seed in range(settings.seeds)]
                 row = {"data": name, "method": method, "itdm": itdm, "setting": alternatives.describe(best)}
                 row["epochs"] = [run["epoch"] for run in measured]
                 for when in ("last", "stopped"):
@@ -249,9 +268,10 @@ def main():
     add("--seeds", type=positive, default=3, help="number of seeds, from 0 (default: 3)")
     add("--train-size", type=positive, default=5000, help="training images (default: 5000)")
     add("--epochs", type=positive, help=f"{RECIPE.epochs} if not given")
+    add("--values", type=positive, default=5, help="values of a regularizer to try at most (default: 5)")
     add("--output", type=pathlib.Path, default=pathlib.Path("results/combinations"), help="folder for the results")
     settings = parser.parse_args()
-    check_settings(settings, free=("data", "seeds", "output"))
+    check_settings(settings, free=("data", "seeds", "values", "output"))
     rows, tried, texts = [], [], []
     for name in settings.data:
         study_rows, study_tried = study(name, settings)

@@ -39,6 +39,23 @@ def test_the_epoch_of_least_held_out_cross_entropy_is_kept(values, epoch, least)
     assert (best.epoch, best.weights, best.least) == (epoch, epoch - 1, least)
 
 
+@pytest.mark.parametrize(
+    "held_out, best, tried",
+    [
+        ([3, 1, 2, 0, 0], 1, 3),
+        ([3, 2, 1, 2, 0], 2, 4),
+        ([5, 4, 3, 2, 1], 4, 5),
+        ([3, np.nan, 4, 0, 0], 0, 3),
+        ([2], 0, 1),
+    ],
+    ids=str,
+)
+def test_values_are_tried_until_the_best_is_not_the_last(held_out, best, tried):
+    asked = []
+    chosen, values = combinations.tune(range(len(held_out)), lambda i: asked.append(i) or {"held_out": held_out[i]})
+    assert (chosen, asked, len(values)) == (best, list(range(tried)), tried)
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """Trainings as they are asked for. Held out, dropout is best at 0.2 alone and at 0.4 with ITDM."""
