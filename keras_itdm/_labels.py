@@ -255,6 +255,24 @@ def count_classes(*labels):
     return widths[0] if widths else 1 + max(largest, default=0)
 
 
+def num_classes_matched(labels, num_classes, batch_size, halves=False):
+    """How many classes a step is expected to match: those in both mini-batches, drawn at random from samples of these
+    labels; of halves of one, those of which it has two samples.
+
+    Args:
+        labels: Labels, values at hand, in a form that `class_indices` takes.
+        num_classes: K.
+        batch_size: m, samples a mini-batch.
+        halves: Whether the halves of one mini-batch are matched, and not two.
+    """
+    classes = ops.convert_to_numpy(class_indices(labels, num_classes))
+    shares = np.bincount(classes[classes >= 0], minlength=num_classes) / len(classes)
+    none = (1 - shares) ** batch_size
+    if halves:
+        return float(np.sum(1 - none - batch_size * shares * (1 - shares) ** (batch_size - 1)))
+    return float(np.sum((1 - none) ** 2))
+
+
 def stratified_halves(features, labels, num_classes=None):
     """The two halves of a mini-batch, each class split evenly between them, by turns in the order of its samples.
 

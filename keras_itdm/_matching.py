@@ -1,6 +1,8 @@
 """Match of Eq. 3 and 5 as a model takes it: of two mini-batches or the halves of one, on one device or several, with
 labels picked out of its targets and as many classes as its output is wide."""
 
+import warnings
+
 import keras
 from keras import ops, tree
 
@@ -11,6 +13,7 @@ from keras_itdm._labels import (
     check_loss_is_of_classes,
     labels_of,
     may_be_labels,
+    num_classes_matched,
     num_classes_of,
     stratified_halves,
 )
@@ -42,6 +45,7 @@ class Match:
     def __init__(self, model):
         self._model = model
         self._loss = loss_of(model.matching)
+        self._has_warned = False
 
     def __call__(self, features, y, partner_features=None, partner_y=None):
         """Match between the features of S1 and of S2, or between the halves of S1 where no S2 is given.
@@ -102,16 +106,38 @@ class Match:
                 "without: give fit(x, y), or a stream of (x, y), or match jointly: matching='joint'."
             )
 
-    def check_values(self, batch):
-        """
+    def check_values(self, batch, batch_size=None):
+        """Looks at labels whose values are at hand, and warns once if a step will match few of the classes.
+
+        Args:
+            batch: `(x, y)` or the like: a batch or, with `batch_size`, all there is.
+
         Raises:
-            ValueError: if the labels of a batch whose values are at hand are evidently no classes, and the number of
-                classes is not the user's word.
+            ValueError: if the labels are evidently no classes, and the number of classes is not the user's word.
         """
-        loss = loss_of(self._model.matching)
+        loss, labels = loss_of(self._model.matching), self._labels(keras.utils.unpack_x_y_sample_weight(batch)[1])
         inferred = isinstance(loss, ClassConditionalMMD) and loss.num_classes is None
         if inferred and not callable(self._model.label_fn):
-            check_are_classes(self._labels(keras.utils.unpack_x_y_sample_weight(batch)[1]))
+            check_are_classes(labels)
+        if isinstance(self._loss, ClassConditionalMMD) and self._loss.num_classes and not self._has_warned:
+            self._warn_of_few_classes(labels, batch_size)
+
+    def _warn_of_few_classes(self, labels, batch_size):
+        num_classes, halves = self._loss.num_classes, self._model.partner == "split"
+        try:
+            batch_size = batch_size or labels.shape[0]
+            expected = num_classes_matched(labels, num_classes, batch_size, halves)
+        except Exception:  # in a graph, or of a kind that raises an error of its own where it is matched
+            return
+        if expected < num_classes / 2:
+            self._has_warned = True
+            where = "halves of a mini-batch" if halves else "mini-batches"
+            warnings.warn(
+                f"Of {num_classes} classes, a step will match about {expected:.2g}: those that both {where} of "
+                f"{batch_size} samples hold. Match is the mean over all {num_classes}, and small accordingly. Larger "
+                "batches, or batches of fewer classes, match more; or match jointly: matching='joint'.",
+                stacklevel=5,
+            )
 
     def set_num_classes(self, output_shape):
         """Tells the class-conditional loss the number of classes, if its user did not: the width of the model's output.

@@ -305,7 +305,7 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
         for labels in tree.flatten(y):
             check_no_strings(labels)
         if y is not None:
-            self._match.check_values((x, y))
+            self._match.check_values((x, y), batch_size or 32)
         data = {"x": x, "y": y, "sample_weight": sample_weight, "shuffle": shuffle, "class_weight": class_weight}
         if self.partner == "stream":
             if validation_split and validation_data is None:
@@ -347,7 +347,7 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
             raise ValueError(_keras.NO_BATCH)
         return history
 
-    # Evaluation knows nothing of matching
+    # Evaluation and prediction know nothing of matching
 
     @property
     def metrics(self):
@@ -357,6 +357,10 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
     def test_step(self, *args):
         *state, data = args
         return _replicas.logs(super().test_step(*state, self._evaluated_batch(data)))
+
+    def predict_step(self, *args):
+        *state, data = args
+        return super().predict_step(*state, self._evaluated_batch(data))
 
     def _evaluated_batch(self, batch):
         """Of pairs, S1."""

@@ -34,6 +34,8 @@ from keras_itdm.layouts import (
     uses_blocks,
 )
 
+# Features of a class that lie farther apart have no MMD: one over that is no longer a normal number.
+_LARGEST = 1e37
 # Squared distances that are a smaller share than this of ‖x‖² + ‖y‖² are rounding error: the samples coincide.
 _COINCIDENT = 1e-6
 
@@ -242,7 +244,7 @@ def _standardize(layout, samples):
     lengths = ops.max(abs(samples - layout.of_class(layout.somewhere_amidst(samples))), axis=2)
     centred = samples - layout.of_class(layout.sample_of_least(lengths, samples))
     scale = layout.max(ops.max(abs(centred), axis=2))
-    scale = where(scale == 0.0, 1.0, scale)
+    scale = where(scale == 0.0, 1.0, where(scale < _LARGEST, scale, float("nan")))
     standardized = centred / layout.of_class(scale)[:, :, None]
     if layout.has_strangers:  # among them may be NaN
         standardized = where(layout.takes_part[:, :, None], standardized, 0.0)

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_itdm._labels import class_indices, count_classes, labels_of, stratified_halves
+from keras_itdm._labels import class_indices, count_classes, labels_of, num_classes_matched, stratified_halves
 from keras_itdm.callbacks import FeatureProjection
 from keras_itdm.losses import ClassConditionalMMD
 
@@ -79,3 +79,18 @@ def test_labels_out_of_targets():
         labels_of(targets, None, needed=True)
     with pytest.raises(ValueError, match="names no part"):
         labels_of(targets, "c")
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_the_number_of_classes_matched_is_that_of_random_batches(halves):
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([rng.integers(20, size=300), np.full(100, -1), np.full(600, 3)])
+
+    def matched():
+        first, second = rng.choice(labels, 30), rng.choice(labels, 30)
+        if halves:
+            return sum(np.sum(first == k) >= 2 for k in range(20))
+        return sum(k in first and k in second for k in range(20))
+
+    expected = np.mean([matched() for _ in range(3000)])
+    assert num_classes_matched(labels, 20, 30, halves) == pytest.approx(expected, abs=0.1)

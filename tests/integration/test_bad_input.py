@@ -313,6 +313,16 @@ L = {
 CASES.update({("Labels", given): function for given, function in L.items()})
 
 
+@case("Labels", "More classes than a mini-batch can hold two of")
+def _():
+    for partner in ("stream", "split"):
+        itdm = wrapped(network(20), partner=partner)
+        with pytest.warns(UserWarning, match="Of 20 classes, a step will match about") as warned:
+            fit(itdm, y=np.arange(16))
+            fit(itdm, y=np.arange(16))
+        assert sum("Of 20 classes" in str(one.message) for one in warned) == 1
+
+
 @case("Labels", "Floats that are no whole numbers, NaN, negative ones, and ones from K on")
 def _():
     y = np.array([0.5, np.nan, -1.0, 3.0, 0.0, 0.0, 1.0, 2.0], "float32")
@@ -406,9 +416,10 @@ def _():
     assert joint(lambda x: x * np.float32(1e36)) == pytest.approx(reference.joint(X[:8], X[8:]), rel=1e-4)
 
 
-@case("Features", "Finite, but so large that their sum in float32 is not")
+@case("Features", "Finite, but farther apart than 1e37")
 def _():
-    assert np.isnan(joint(lambda x: np.full_like(x, 3e38)))
+    assert np.isnan(joint(lambda x: x * np.float32(1e38)))
+    assert np.isnan(float(JointMMD()(np.full((8, 4), 3e38, "float32"), None, X[8:], None)))
 
 
 @case("Features", "float64, integers, bools")

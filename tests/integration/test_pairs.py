@@ -24,6 +24,14 @@ def test_evaluation_of_pairs_is_that_of_s1():
     assert history["val_loss"] == pytest.approx([np.ravel(itdm.evaluate(stream(), verbose=0))[0]], rel=1e-4)
 
 
+def test_prediction_of_pairs_is_that_of_s1():
+    itdm = compiled(ITDMModel(convolutional(), "features"))
+    expected = itdm.predict(X, batch_size=10, verbose=0)
+    np.testing.assert_allclose(itdm.predict(stream(), verbose=0), expected, rtol=1e-5)
+    np.testing.assert_allclose(itdm.predict(zip_batches(stream()), verbose=0), expected, rtol=1e-5)
+    np.testing.assert_allclose(itdm.predict(Pairs(), verbose=0), expected, rtol=1e-5)
+
+
 class Pairs(keras.utils.PyDataset):
     def __len__(self):
         return 4
