@@ -135,7 +135,8 @@ class Match:
             warnings.warn(
                 f"Of {num_classes} classes, a step will match about {expected:.2g}: those that both {where} of "
                 f"{batch_size} samples hold. Match is the mean over all {num_classes}, and small accordingly. Larger "
-                "batches, or batches of fewer classes, match more; or match jointly: matching='joint'.",
+                "batches match more of them, and a larger `match_weight` makes up for the rest; or match jointly: "
+                "matching='joint'.",
                 stacklevel=5,
             )
 

@@ -1,14 +1,33 @@
-"""The Python blocks of a page run as they stand, from top to bottom, as one program."""
+"""The Python blocks of every page run as they stand, those of a page from top to bottom, as one program."""
 
 import pathlib
 
+import keras
 import pytest
-from mktestdocs import check_md_file
+from mktestdocs import check_md_file, grab_code_blocks
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
+PAGES = [
+    page for page in sorted(DOCS.glob("*.md")) if grab_code_blocks(page.read_text(encoding="utf-8"), lang="python")
+]
 
 
-@pytest.mark.parametrize("page", ["your_own_data.md"])
-def test_the_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    check_md_file(DOCS / page, memory=True)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "devices"], ids=lambda page: page.stem)
+def test_the_code_runs_from_top_to_bottom(page):
+    check_md_file(page, memory=True)
+
+
+@pytest.mark.parametrize("number, backend", [(0, "tensorflow"), (1, "jax")])
+def test_each_block_of_several_devices_runs_on_its_backend(number, backend):
+    if keras.backend.backend() != backend:
+        pytest.skip(f"a block for {backend}")
+    block = grab_code_blocks((DOCS / "devices.md").read_text(encoding="utf-8"), lang="python")[number]
+    try:
+        exec(block, {})
+    finally:
+        keras.distribution.set_distribution(None)
