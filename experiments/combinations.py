@@ -32,7 +32,7 @@ METHODS = {  # values to tune, from weak to strong
     "plain SGD": [{}],
     "dropout": [{"dropout": share} for share in (0.2, 0.4, 0.6, 0.8, 0.9)],
     "weight decay": [{"weight_decay": decay} for decay in (0.001, 0.01, 0.03, 0.1, 0.3)],
-    "label smoothing": [{"label_smoothing": share} for share in (0.02, 0.05, 0.1, 0.2, 0.4)],
+    "label smoothing": [{"label_smoothing": share} for share in (0.05, 0.1, 0.2, 0.4)],
     "mixup": [{"mixup": alpha} for alpha in (0.1, 0.3, 1.0, 3.0, 10.0)],
 }
 ITDM = {"match_weight": 0.8, "max_share": 1.0}  # the defaults
@@ -167,7 +167,8 @@ def study(name, settings):
         return json.loads(path.read_text(encoding="utf-8"))
 
     rows, tried_rows, seen = [], [], set()
-    grids = {method: grid[: settings.values] for method, grid in METHODS.items()}
+    methods = dict.fromkeys(["plain SGD", *settings.methods])
+    grids = {method: METHODS[method][: settings.values] for method in methods}
     at_least = sum(min(len(grid), 3) + settings.seeds - 1 for grid in grids.values())
     with tqdm(total=2 * at_least, unit="training", smoothing=0, desc=name) as bar:
         for method, grid in grids.items():
@@ -211,7 +212,7 @@ def differences_table(rows):
     header = ["", "accuracy, %", "cross-entropy", "stopped early: accuracy, %", "cross-entropy"]
     of = {(row["method"], row["itdm"]): row for row in rows}
     pairs = [("plain SGD", True, "plain SGD", False)]
-    for method in METHODS:
+    for method in dict.fromkeys(row["method"] for row in rows):
         if method != "plain SGD":
             pairs += [(method, True, method, False), (method, True, "plain SGD", True)]
     lines = []
@@ -237,6 +238,7 @@ def tuning_table(rows):
 def draw(rows, path):
     """Accuracy and cross-entropy of every method, a row of panels a data set: alone or with ITDM, last or stopped early."""
     names = list(dict.fromkeys(row["data"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
     figure, axes = figures.panels(len(names), 2, width=4, height=3)
     for line, name in zip(axes, names, strict=True):
         for axis, (key, (label, _, _)) in zip(line, KEYS.items(), strict=True):
@@ -254,7 +256,7 @@ def draw(rows, path):
                     ms=5,
                     label=f"{'with ITDM' if itdm else 'without'}, {'last epoch' if when == 'last' else 'stopped early'}",
                 )
-            axis.set(yticks=range(len(METHODS)), yticklabels=list(METHODS) if axis is line[0] else [])
+            axis.set(yticks=range(len(methods)), yticklabels=methods if axis is line[0] else [])
             axis.set(title=TITLES[name], xlabel=f"test {label}")
             axis.invert_yaxis()
     figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=8, ncols=2, loc="outside upper center")
@@ -265,25 +267,27 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--data", nargs="+", choices=["fashion_mnist", "cifar10"], default=["fashion_mnist", "cifar10"])
+    add("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="beside plain SGD (default: all)")
     add("--seeds", type=positive, default=3, help="number of seeds, from 0 (default: 3)")
     add("--train-size", type=positive, default=5000, help="training images (default: 5000)")
     add("--epochs", type=positive, help=f"{RECIPE.epochs} if not given")
     add("--values", type=positive, default=5, help="values of a regularizer to try at most (default: 5)")
     add("--output", type=pathlib.Path, default=pathlib.Path("results/combinations"), help="folder for the results")
     settings = parser.parse_args()
-    check_settings(settings, free=("data", "seeds", "values", "output"))
-    rows, tried, texts = [], [], []
+    check_settings(settings, free=("data", "methods", "seeds", "values", "output"))
+    rows, tried, texts, tuning_texts = [], [], [], []
     for name in settings.data:
         study_rows, study_tried = study(name, settings)
         rows, tried = rows + study_rows, tried + study_tried
-        parts = [TITLES[name], table(study_rows), differences_table(study_rows), tuning_table(study_tried)]
-        texts.append("\n\n".join(parts))
+        texts.append(f"{TITLES[name]}\n\n{table(study_rows)}\n\n{differences_table(study_rows)}")
+        tuning_texts.append(f"{TITLES[name]}\n\n{tuning_table(study_tried)}")
         print(f"\n{texts[-1]}\n", flush=True)
     write_atomically(settings.output / "table.md", "\n\n".join(texts) + "\n")
+    write_atomically(settings.output / "tuning.md", "\n\n".join(tuning_texts) + "\n")
     kept = {"settings": vars(settings), "rows": rows, "tuning": tried}
     write_atomically(settings.output / "results.json", json.dumps(kept, default=str, indent=1) + "\n")
     draw(rows, settings.output / "combinations.png")
-    print(f"Written to {settings.output}: table.md, results.json, combinations.png")
+    print(f"Written to {settings.output}: table.md, tuning.md, results.json, combinations.png")
 
 
 if __name__ == "__main__":

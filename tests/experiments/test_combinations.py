@@ -77,9 +77,9 @@ def asked(monkeypatch):
     return asked
 
 
-def run(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, *more):
     arguments = "combinations --data fashion_mnist --seeds 2 --train-size 50 --output"
-    monkeypatch.setattr("sys.argv", [*arguments.split(), str(tmp_path)])
+    monkeypatch.setattr("sys.argv", [*arguments.split(), str(tmp_path), *more])
     combinations.main()
 
 
@@ -88,6 +88,7 @@ def test_each_method_is_tuned_alone_and_with_itdm_on_held_out_images(asked, tmp_
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "| dropout | dropout=0.2 |" in table and "| dropout + ITDM | dropout=0.4 |" in table
     assert (0.4, 0.8, 1) in asked and (0.2, 0.0, 1) in asked
+    assert "| dropout + ITDM | dropout=0.6 | 0.2000 |" in (tmp_path / "tuning.md").read_text(encoding="utf-8")
     assert (tmp_path / "combinations.png").stat().st_size > 10_000
     kept = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [row["last_accuracy"] for row in kept["rows"]] == [[90.0, 91.0]] * 10
@@ -103,6 +104,13 @@ def test_both_together_are_compared_with_each_seed_by_seed(asked, tmp_path, monk
     assert "| ITDM - plain SGD | +0.00 | -0.100, better | +0.00 | +0.000 |" in table
     assert "| dropout + ITDM - dropout | +0.00 | -0.100, better | +0.00 | +0.000 |" in table
     assert "| dropout + ITDM - ITDM | +0.00 | +0.000 | +0.00 | +0.100, worse |" in table
+
+
+def test_a_few_methods_at_a_few_values(asked, tmp_path, monkeypatch):
+    run(tmp_path, monkeypatch, "--methods", "dropout", "--values", "1")
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "| dropout + ITDM | dropout=0.2 |" in table and "mixup" not in table
+    assert len(asked) == 2 * 2 * 2, "plain SGD and dropout, without and with ITDM, two seeds"
 
 
 def test_mixed_batches_train_with_matching(tmp_path):
