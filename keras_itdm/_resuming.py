@@ -78,6 +78,20 @@ class TrainingState:
         return [variable for variable in self._model.base_model.variables if id(variable) not in weights]
 
 
+class ResumableWeights:
+    """Mixin before `keras.Model`: λ and the `TrainingState` of a model stand in the files of its weights."""
+
+    def save_own_variables(self, store):
+        """Saves λ and, which Keras does not, what a killed training needs to go on as it would have gone on."""
+        super().save_own_variables(store)
+        self._training_state.save(store)
+
+    def load_own_variables(self, store):
+        super().load_own_variables({name: store[name] for name in store.keys() if name.isdigit()})  # noqa: SIM118
+        self._match_weight.refresh()
+        self._training_state.load(store)
+
+
 class _EpochCounter(keras.callbacks.Callback):
     """First of the callbacks: those behind it save the number of epochs done with the weights."""
 

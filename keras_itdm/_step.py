@@ -5,7 +5,7 @@ import contextvars
 import dataclasses
 
 from keras_itdm._features import Reading
-from keras_itdm._gradients import Taps
+from keras_itdm._gradients import Taps, attach
 
 _current = contextvars.ContextVar("keras_itdm_step", default=None)  # replicas are traced in threads of their own
 
@@ -43,3 +43,25 @@ def in_progress(step):
         yield step
     finally:
         _current.reset(token)
+
+
+class GradientsOnJAX:
+    """Mixin before `keras.Model`: on JAX a step takes the gradient itself, to see what arrives at the features."""
+
+    def compute_loss_and_updates(self, trainable_variables, non_trainable_variables, *args, **kwargs):
+        """The step of Keras' trainer on JAX, up to the gradient; a `Step` in progress takes the gradient itself."""
+        step = current_step(self)
+
+        def compute(trainable_variables):
+            return super(GradientsOnJAX, self).compute_loss_and_updates(
+                trainable_variables, non_trainable_variables, *args, **kwargs
+            )
+
+        if step is None or self._bound is None:
+            return compute(trainable_variables)
+        loss, gradients, (unscaled_loss, y_pred, updated, metrics) = step.taps.differentiate(
+            compute, trainable_variables
+        )
+        index = [id(variable) for variable in self.non_trainable_variables].index(id(self._bound.variable))
+        updated = [*updated[:index], self._bound.updated(updated[index], step), *updated[index + 1 :]]
+        return attach(loss, trainable_variables, gradients), (unscaled_loss, y_pred, updated, metrics)

@@ -7,6 +7,7 @@ import pathlib
 import tempfile
 
 import h5py
+import keras
 
 from keras_itdm._keras import lent_losses, own_metrics
 
@@ -28,8 +29,13 @@ _OWN = "itdm"  # group of a weight file in which what is the wrapper's stands
 def check_can_be_wrapped(model):
     """
     Raises:
+        TypeError: if `model` is not a `keras.Model`, or is a wrapper already.
         ValueError: if the class of the model overrides what a wrapper cannot carry along, or it has a preprocessor.
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` should be a keras.Model. Received: {model!r} of type {type(model).__name__}")
+    if isinstance(model, Wrapper):
+        raise TypeError(f"`model` is an {type(model).__name__} already. Wrap its `base_model` instead.")
     if getattr(model, "preprocessor", None) is not None:
         raise ValueError(
             f"{type(model).__name__} preprocesses its inputs itself (`preprocessor`), which a wrapper would leave out. "

@@ -20,6 +20,7 @@ from keras import ops, tree
 from keras_itdm import _keras, _replicas
 from keras_itdm._checks import check_flags
 from keras_itdm._collapse import CollapseWarning, CollapseWatch
+from keras_itdm._evaluation import Evaluation
 from keras_itdm._features import (
     check_path,
     features_without_trace,
@@ -31,20 +32,19 @@ from keras_itdm._features import (
     run_model,
 )
 from keras_itdm._gradient_bound import GradientBound, check_max_share
-from keras_itdm._gradients import attach
 from keras_itdm._labels import check_label_fn, check_no_strings
 from keras_itdm._match_weight import MatchWeight
 from keras_itdm._matching import Match, MatchLoss, less_is_better, loss_of
-from keras_itdm._resuming import TrainingState
-from keras_itdm._step import Step, current_step, in_progress
+from keras_itdm._resuming import ResumableWeights, TrainingState
+from keras_itdm._step import GradientsOnJAX, Step, current_step, in_progress
 from keras_itdm._wrapping import Wrapper, check_can_be_wrapped
-from keras_itdm.data import check_ends, pair_up, split_pair
+from keras_itdm.data import check_ends, pair_up
 
 PARTNERS = ("stream", "split")
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
-class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
+class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHooks, Wrapper, keras.Model):
     """Trains a model with In-Training Distribution Matching.
 
     Each step adds `match_weight · Match(H1, H2)` to the loss: the discrepancy between the features that the model gives
@@ -111,10 +111,6 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
         paired=None,
         name=None,
     ):
-        if not isinstance(model, keras.Model):
-            raise TypeError(f"`model` should be a keras.Model. Received: {model!r} of type {type(model).__name__}")
-        if isinstance(model, ITDMModel):
-            raise TypeError("`model` is an ITDMModel already. Wrap its `base_model` instead.")
         check_can_be_wrapped(model)
         loss_of(matching)
         if partner not in PARTNERS:
@@ -136,9 +132,8 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
         self.max_share = check_max_share(max_share)
         self._match = Match(self)
         self._match_weight = MatchWeight(self, match_weight)
-        bounded = self.max_share is not None
-        self._bound = GradientBound(self, self.max_share) if bounded else None
-        self._collapse_watch = None if bounded else CollapseWatch(self)
+        self._bound = None if self.max_share is None else GradientBound(self, self.max_share)
+        self._collapse_watch = CollapseWatch(self) if self._bound is None else None
         self._match_loss_tracker = MatchLoss(name="match_loss")
         self._match_weight_tracker = keras.metrics.Mean(name="match_weight")
         self._training_state = TrainingState(self)
@@ -210,24 +205,6 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
         self._match_weight_tracker.update_state(match_weight, sample_weight=step.num_samples)
         return loss + ops.cast(_replicas.scale_loss(weighted), loss.dtype)
 
-    def compute_loss_and_updates(self, trainable_variables, non_trainable_variables, *args, **kwargs):
-        """The step of Keras' trainer on JAX, up to the gradient; a `Step` in progress takes the gradient itself."""
-        step = current_step(self)
-
-        def compute(trainable_variables):
-            return super(ITDMModel, self).compute_loss_and_updates(
-                trainable_variables, non_trainable_variables, *args, **kwargs
-            )
-
-        if step is None or self._bound is None:
-            return compute(trainable_variables)
-        loss, gradients, (unscaled_loss, y_pred, updated, metrics) = step.taps.differentiate(
-            compute, trainable_variables
-        )
-        index = [id(variable) for variable in self.non_trainable_variables].index(id(self._bound.variable))
-        updated = [*updated[:index], self._bound.updated(updated[index], step), *updated[index + 1 :]]
-        return attach(loss, trainable_variables, gradients), (unscaled_loss, y_pred, updated, metrics)
-
     def _split(self, data):
         """S1 and S2, or the batch itself and `None`, with the labels that matching needs."""
         batch, partner = self._halves(data)
@@ -235,8 +212,9 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
             self._match.check_labels(half)
         return batch, partner
 
-    def _halves(self, data):
-        return split_pair(data, self._num_inputs, guess=self.partner == "stream", paired=self.paired)
+    @property
+    def _metrics_of_matching(self):
+        return self._match_loss_tracker, self._match_weight_tracker
 
     # What Keras' trainers are told. There is a step with matching and, for λ = 0, Keras' own without: a condition
     # inside one step would change how the compiler rounds the rest of it.
@@ -260,12 +238,6 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
 
     def _while_building(self):
         return in_progress(Step(self))
-
-    def train_on_batch(self, *args, return_dict=False, **kwargs):
-        """As that of the plain model, whose values it returns; with `return_dict`, those of matching as well."""
-        logs = super().train_on_batch(*args, return_dict=True, **kwargs)
-        values = [value for name, value in logs.items() if name not in ("match_loss", "match_weight")]
-        return logs if return_dict else values[0] if len(values) == 1 else values
 
     def fit(
         self,
@@ -347,41 +319,7 @@ class ITDMModel(_keras.TrainerHooks, Wrapper, keras.Model):
             raise ValueError(_keras.NO_BATCH)
         return history
 
-    # Evaluation and prediction know nothing of matching
-
-    @property
-    def metrics(self):
-        own = (self._match_loss_tracker, self._match_weight_tracker)
-        return [metric for metric in super().metrics if not (self._is_evaluating and any(metric is m for m in own))]
-
-    def test_step(self, *args):
-        *state, data = args
-        return _replicas.logs(super().test_step(*state, self._evaluated_batch(data)))
-
-    def predict_step(self, *args):
-        *state, data = args
-        return super().predict_step(*state, self._evaluated_batch(data))
-
-    def _evaluated_batch(self, batch):
-        """Of pairs, S1."""
-        return self._halves(batch)[0]
-
-    @property
-    def _num_inputs(self):
-        inputs = getattr(self.base_model, "inputs", None)
-        return len(inputs) if inputs else None
-
     # Serialization
-
-    def save_own_variables(self, store):
-        """Saves λ and, which Keras does not, what a killed training needs to go on as it would have gone on."""
-        super().save_own_variables(store)
-        self._training_state.save(store)
-
-    def load_own_variables(self, store):
-        super().load_own_variables({name: store[name] for name in store.keys() if name.isdigit()})  # noqa: SIM118
-        self._match_weight.refresh()
-        self._training_state.load(store)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
