@@ -148,6 +148,40 @@ def skip_epochs(epoch_iterator, epochs):
                 break
 
 
+def look_at_first_batch(epoch_iterator, look):
+    """Has what `fit` on TensorFlow trains from show its first batch, once, as NumPy arrays, when training reads it.
+
+    Keras' trainer there builds the model inside the graph, where labels have no values, and its compiler drops
+    assertions. A batch taken beforehand would draw from the order of S1: the public way. Here the pipeline calls.
+
+    Args:
+        epoch_iterator: The Keras `EpochIterator` that `fit` trains from.
+        look: Function of a batch. What it raises is raised by the step, in TensorFlow's words.
+    """
+    import tensorflow as tf
+
+    dataset = epoch_iterator._distributed_dataset
+    if not isinstance(dataset, tf.data.Dataset):  # of several replicas
+        return
+    structure, is_first = dataset.element_spec, [True]
+    if not all(isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(structure)):
+        return
+
+    def look_once(*leaves):
+        if is_first:
+            is_first.clear()
+            look(tf.nest.pack_sequence_as(structure, leaves))
+        return True
+
+    def shown(number, batch):
+        leaves = tf.nest.flatten(batch)
+        look_at = lambda: tf.numpy_function(look_once, leaves, tf.bool)  # noqa: E731
+        with tf.control_dependencies([tf.cond(number == 0, look_at, lambda: True)]):
+            return tf.nest.map_structure(tf.identity, batch)
+
+    epoch_iterator._distributed_dataset = dataset.enumerate().map(shown)
+
+
 class TrainerHooks:
     """Mixin before `keras.Model`, with hooks where its trainers have none in public.
 
@@ -162,6 +196,7 @@ class TrainerHooks:
 
     _non_trainable_ids = ()
     _pending = None  # index and value of a variable, to be put into the state that `fit` on JAX holds
+    _refused = None  # what was raised by a look at the first batch, inside the pipeline of TensorFlow
 
     def _step_variant(self):
         """Which of `_step_variants` the next call of the train function is to take."""
@@ -187,6 +222,8 @@ class TrainerHooks:
         # The way to `_symbolic_build` that some backends take.
         if iterator is not None and not self._is_evaluating:
             self._take_data(iterator)
+            if keras.backend.backend() == "tensorflow":
+                look_at_first_batch(iterator, self._look)
         strategy = getattr(self, "_distribute_strategy", None)
         if strategy is not None and iterator is not None:
             # TensorFlow's trainer would take the mean over workers' first batches, and fails: keras-team/keras#20585.
@@ -201,6 +238,13 @@ class TrainerHooks:
         except ValueError as error:
             if isinstance(error.__context__, StopIteration):
                 raise ValueError(NO_BATCH) from None
+            raise
+
+    def _look(self, batch):
+        try:
+            self._first_batch(batch)
+        except ValueError as error:
+            self._refused = error
             raise
 
     def _symbolic_build(self, iterator=None, data_batch=None):
@@ -247,7 +291,7 @@ class TrainerHooks:
 
     def make_train_function(self, force=False):
         """Compiles a train step for each of `_step_variants`; each is traced when it is first needed."""
-        self._pending = None
+        self._pending = self._refused = None
         self._non_trainable_ids = tuple(id(variable) for variable in self.non_trainable_variables)
         if self.train_function is not None and not force:
             return
@@ -258,7 +302,12 @@ class TrainerHooks:
                 (index, value), self._pending = self._pending, None
                 (_, non_trainable_variables, *_), _ = args
                 non_trainable_variables[index] = value
-            return functions[self._step_variant()](*args)
+            try:
+                return functions[self._step_variant()](*args)
+            except Exception:
+                if self._refused is not None:
+                    raise self._refused from None
+                raise
 
         self.train_function = train_function
 

@@ -255,6 +255,22 @@ def count_classes(*labels):
     return widths[0] if widths else 1 + max(largest, default=0)
 
 
+def num_outside(labels, num_classes, ignored=None):
+    """How many labels are of no class by the looks of it by mistake: NaN, from K on, or negative but not -1.
+
+    Args:
+        labels: Labels in a form that `class_indices` takes, values at hand.
+        num_classes: K.
+        ignored: A value that stands for no class on purpose, as -1 does: `ignore_class` of the compiled loss.
+    """
+    values = ops.convert_to_numpy(labels)
+    if values.ndim == 2 and values.shape[1] > 1:
+        return int(np.isnan(values).any(axis=1).sum())
+    values = values.ravel()
+    inside = (values >= 0) & (values < num_classes) | (values == NO_CLASS)
+    return int((~inside & (values != ignored)).sum() if ignored is not None else (~inside).sum())
+
+
 def num_classes_matched(labels, num_classes, batch_size, halves=False):
     """How many classes a step is expected to match: those in both mini-batches, drawn at random from samples of these
     labels; of halves of one, those of which it has two samples.

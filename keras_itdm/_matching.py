@@ -15,6 +15,7 @@ from keras_itdm._labels import (
     may_be_labels,
     num_classes_matched,
     num_classes_of,
+    num_outside,
     stratified_halves,
 )
 from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
@@ -46,6 +47,7 @@ class Match:
         self._model = model
         self._loss = loss_of(model.matching)
         self._has_warned = False
+        self._has_warned_of_outside = False
 
     def __call__(self, features, y, partner_features=None, partner_y=None):
         """Match between the features of S1 and of S2, or between the halves of S1 where no S2 is given.
@@ -107,7 +109,8 @@ class Match:
             )
 
     def check_values(self, batch, batch_size=None):
-        """Looks at labels whose values are at hand, and warns once if a step will match few of the classes.
+        """Looks at labels whose values are at hand, and warns once if some are outside [0, K), once if a step will
+        match few of the classes.
 
         Args:
             batch: `(x, y)` or the like: a batch or, with `batch_size`, all there is.
@@ -119,8 +122,26 @@ class Match:
         inferred = isinstance(loss, ClassConditionalMMD) and loss.num_classes is None
         if inferred and not callable(self._model.label_fn):
             check_are_classes(labels)
-        if isinstance(self._loss, ClassConditionalMMD) and self._loss.num_classes and not self._has_warned:
-            self._warn_of_few_classes(labels, batch_size)
+        if isinstance(self._loss, ClassConditionalMMD) and self._loss.num_classes:
+            if not self._has_warned_of_outside:
+                self._warn_of_labels_outside(labels)
+            if not self._has_warned:
+                self._warn_of_few_classes(labels, batch_size)
+
+    def _warn_of_labels_outside(self, labels):
+        num_classes, ignored = self._loss.num_classes, getattr(self._model.loss, "ignore_class", None)
+        try:
+            outside = num_outside(labels, num_classes, ignored)
+        except Exception:  # as below
+            return
+        if outside:
+            self._has_warned_of_outside = True
+            warnings.warn(
+                f"{outside} of {labels.shape[0]} labels are no classes: NaN, or outside [0, {num_classes}). These "
+                "samples take no part in matching, as if they were -1, which says so on purpose. Class indices begin "
+                "with 0, and the model's output should be as wide as there are classes.",
+                stacklevel=5,
+            )
 
     def _warn_of_few_classes(self, labels, batch_size):
         num_classes, halves = self._loss.num_classes, self._model.partner == "split"
