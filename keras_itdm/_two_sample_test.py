@@ -70,7 +70,7 @@ def two_sample_test(
         y_labels: The labels of `y`, in the form of `x_labels`.
         permutations: Number of permutations. The least p-value there can be is 1 / (1 + `permutations`).
         seed: Integer, to draw the same permutations again.
-        kernel: A `GaussianMixture`. Default: the paper's five kernels around the median squared distance of the pooled
+        kernel: A `Kernel`. Default: the paper's five kernels around the median squared distance of the pooled
             samples, or of those of a class.
         unbiased: Whether to take the U-statistic of MMD², which is 0 on average for one distribution and can be negative,
             instead of the biased MMD, which grows as samples get fewer. A class then needs two samples in `x` and in `y`.
@@ -155,7 +155,9 @@ def permute(x, y, x_classes, y_classes, num_classes, permutations, rng, kernel=N
         # Where most samples coincide, the limit of σ → 0.
         sigma = bandwidth[k] or _COINCIDENT * distances.max() or 1.0
         # k - 1, since the ones cancel and take their rounding error with them.
-        excess = np.mean([np.expm1(-distances / (c * sigma)) for c in kernel.multipliers], axis=0)
+        unit = distances.max() or 1.0  # within what float32 holds
+        in_units = ops.convert_to_tensor((distances / unit).astype("float32"))
+        excess = ops.convert_to_numpy(kernel.excess_and_slope(in_units, float(sigma / unit))[0]).astype("float64")
         weights = np.tile(np.repeat([1.0 / n, -1.0 / m], [n, m]), (1 + permutations, 1))
         weights[1:] = rng.permuted(weights[1:], axis=1)
         squared_mmd = np.einsum("ij,ij->i", weights @ excess, weights)

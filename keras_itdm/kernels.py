@@ -10,8 +10,59 @@ from keras import ops
 from keras_itdm._checks import is_positive_number
 
 
+class Kernel:
+    """Base class: a kernel of the squared distance between two samples over a bandwidth, `d² / σ`.
+
+    A subclass overrides `excess_and_slope`, and `get_config` if it takes more arguments. Register it with
+    `keras.saving.register_keras_serializable` to have it saved with a model.
+
+    Args:
+        bandwidth: `"median"`, to take as `σ` the median squared distance over all distinct pairs of the samples compared
+            (section 3.3, after Gretton et al., 2012), or a positive number, `σ` itself, in squared feature units.
+
+    Raises:
+        ValueError: if the bandwidth is not a positive number, or an unknown name.
+
+    Example:
+
+    >>> @keras.saving.register_keras_serializable(package="example")
+    ... class InverseMultiquadric(Kernel):
+    ...     def excess_and_slope(self, squared_distances, bandwidth):
+    ...         k = bandwidth / (bandwidth + squared_distances)
+    ...         return -1.0 / (1.0 + bandwidth / squared_distances), -k * k / bandwidth
+    >>> float(InverseMultiquadric()(3.0, bandwidth=1.0))
+    0.25
+    """
+
+    def __init__(self, bandwidth="median"):
+        if not is_positive_number(bandwidth) and not (isinstance(bandwidth, str) and bandwidth == "median"):
+            raise ValueError(f"`bandwidth` should be 'median' or a positive number. Received: {bandwidth!r}")
+        self.bandwidth = bandwidth if bandwidth == "median" else _plain(bandwidth)
+
+    def __call__(self, squared_distances, bandwidth):
+        """Kernel values, of the shape of `squared_distances`."""
+        return 1.0 + self.excess_and_slope(squared_distances, bandwidth)[0]
+
+    def excess_and_slope(self, squared_distances, bandwidth):
+        """`k - 1`, and the derivative of `k` by the squared distance, both of the shape of `squared_distances`.
+
+        Args:
+            squared_distances: At least 0. Where samples are of different classes it is infinite: there `k - 1` should be
+                finite, and the derivative 0.
+            bandwidth: σ, a number or a tensor that broadcasts.
+        """
+        raise NotImplementedError(f"{type(self).__name__} should override `excess_and_slope`.")
+
+    def get_config(self):
+        return {"bandwidth": self.bandwidth}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
 @keras.saving.register_keras_serializable(package="keras_itdm")
-class GaussianMixture:
+class GaussianMixture(Kernel):
     """Mean of Gaussian kernels whose bandwidths are multiples of one another.
 
     `k(x, y) = mean over c of exp(-‖x - y‖² / (c · σ))`, for `c` in `multipliers` (section 3.3 of Li, Pan, Li and Zhu,
@@ -20,8 +71,7 @@ class GaussianMixture:
     Args:
         multipliers: Positive numbers `c`, one a kernel. The default is the paper's. Multipliers that double from one to
             the next cost one exponential together.
-        bandwidth: `"median"`, to take as `σ` the median squared distance over all distinct pairs of the samples compared
-            (section 3.3, after Gretton et al., 2012), or a positive number, `σ` itself, in squared feature units.
+        bandwidth: σ, as in `Kernel`: `"median"` or a positive number.
 
     Raises:
         ValueError: if a multiplier or the bandwidth is not a positive number, or `bandwidth` is an unknown name.
@@ -37,14 +87,8 @@ class GaussianMixture:
         numbers = tuple(multipliers) if hasattr(multipliers, "__iter__") else ()
         if not numbers or not all(is_positive_number(c) for c in numbers):
             raise ValueError(f"`multipliers` should be positive numbers, at least one. Received: {multipliers!r}")
-        if not is_positive_number(bandwidth) and not (isinstance(bandwidth, str) and bandwidth == "median"):
-            raise ValueError(f"`bandwidth` should be 'median' or a positive number. Received: {bandwidth!r}")
+        super().__init__(bandwidth)
         self.multipliers = tuple(_plain(c) for c in numbers)
-        self.bandwidth = bandwidth if bandwidth == "median" else _plain(bandwidth)
-
-    def __call__(self, squared_distances, bandwidth):
-        """Kernel values, of the shape of `squared_distances`, in (0, 1]."""
-        return 1.0 + self.excess_and_slope(squared_distances, bandwidth)[0]
 
     def excess_and_slope(self, squared_distances, bandwidth):
         """`k - 1`, in [-1, 0], accurate where `k` is near 1, and the derivative of `k` by the squared distance.
@@ -63,11 +107,7 @@ class GaussianMixture:
         return total / len(self.multipliers), slope / (-len(self.multipliers) * bandwidth)
 
     def get_config(self):
-        return {"multipliers": list(self.multipliers), "bandwidth": self.bandwidth}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
+        return {"multipliers": list(self.multipliers), **super().get_config()}
 
 
 def _plain(number):
@@ -83,6 +123,9 @@ def check_kernel(kernel):
     """
     if kernel is None:
         return GaussianMixture()
-    if not isinstance(kernel, GaussianMixture):
-        raise ValueError(f"`kernel` should be a GaussianMixture. Received: {kernel!r} of type {type(kernel).__name__}")
+    if not isinstance(kernel, Kernel):
+        raise ValueError(
+            f"`kernel` should be a Kernel, such as GaussianMixture(). Received: {kernel!r} of type "
+            f"{type(kernel).__name__}"
+        )
     return kernel

@@ -171,7 +171,10 @@ def test_bandwidth_may_be_fixed():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: JointMMD(kernel="gaussian"), "`kernel` should be a GaussianMixture. Received: 'gaussian'"),
+        (
+            lambda: JointMMD(kernel="gaussian"),
+            "`kernel` should be a Kernel, such as GaussianMixture\\(\\). Received: 'gaussian'",
+        ),
         (lambda: JointMMD(unbiased=True), "`unbiased=True` needs `squared=True`"),
         (lambda: ClassConditionalMMD(num_classes=0), "positive integer or None. Received: 0"),
         (lambda: ClassConditionalMMD(num_classes=2.5), "positive integer or None. Received: 2.5"),

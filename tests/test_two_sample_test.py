@@ -1,11 +1,13 @@
 import itertools
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from keras_itdm import two_sample_test
-from keras_itdm.kernels import GaussianMixture
+from keras_itdm.kernels import GaussianMixture, Kernel
+from keras_itdm.losses import ClassConditionalMMD
 from tests import reference
 
 
@@ -163,3 +165,29 @@ def test_one_sample_far_away_does_not_hide_the_others():
         result = two_sample_test(np.concatenate([x, np.full((1, 3), far)]), y, seed=0)
         assert result.p_value < 0.01
         assert result.statistic == pytest.approx(expected.statistic, rel=0.1)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class InverseMultiquadric(Kernel):
+    def excess_and_slope(self, squared_distances, bandwidth):
+        k = bandwidth / (bandwidth + squared_distances)
+        return -1.0 / (1.0 + bandwidth / squared_distances), -k * k / bandwidth
+
+
+@pytest.mark.parametrize("bandwidth", ["median", 0.7])
+def test_a_kernel_of_ones_own_is_the_one_that_is_tested_and_matched(bandwidth):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=(30, 3)) + 0.5
+    pooled = np.concatenate([x, y])
+    distances = np.sum((pooled[:, None] - pooled[None]) ** 2, axis=-1)
+    sigma = np.median(distances[np.triu_indices(70, 1)]) if bandwidth == "median" else bandwidth
+    k = sigma / (sigma + distances)
+    weights = np.repeat([1 / 40, -1 / 30], [40, 30])
+    expected = np.sqrt(weights @ k @ weights)
+    kernel = InverseMultiquadric(bandwidth)
+    assert two_sample_test(x, y, permutations=9, seed=0, kernel=kernel).statistic == pytest.approx(expected, rel=1e-5)
+    for form in ("blocks", "pairs"):
+        loss = ClassConditionalMMD(2, kernel=kernel, form=form)
+        labels = np.zeros(40, int), np.zeros(30, int)
+        assert 2 * float(loss(x, labels[0], y, labels[1])) == pytest.approx(expected, rel=1e-4)
+    assert type(ClassConditionalMMD.from_config(loss.get_config()).kernel) is InverseMultiquadric
