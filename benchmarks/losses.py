@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from keras import ops
 
-from keras_itdm import two_sample
+from keras_itdm import _mmd
 
 
 def features(batch_size, size, labels, seed=0):
@@ -107,7 +107,7 @@ def with_sorted_median(function):
         place = counts + 2 * ops.ceil(pairs / 2) - 1
         return ops.take_along_axis(in_order, ops.cast(place, "int32")[:, None], axis=1)
 
-    with unittest.mock.patch.object(two_sample, "narrowed_median", median):
+    with unittest.mock.patch.object(_mmd, "narrowed_median", median):
         return function()
 
 

@@ -21,9 +21,9 @@ from experiments.alternatives import RECIPES, SIZES
 from experiments.data import load
 from experiments.study import Trial, run_trials, test_metrics
 from experiments.training import check_settings, not_negative, positive, write_atomically
+from keras_itdm._mmd import root, squared_distances, squared_norms
 from keras_itdm.kernels import GaussianMixture
 from keras_itdm.losses import ClassConditionalMMD, class_indices
-from keras_itdm.two_sample import root, squared_distances, squared_norms
 
 SAMPLES = 2000  # of the training and of the test images, for the MMD between them
 

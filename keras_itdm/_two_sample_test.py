@@ -17,8 +17,8 @@ from keras import ops
 
 from keras_itdm._checks import check_flags, check_integer
 from keras_itdm._labels import class_indices, count_classes
+from keras_itdm._mmd import flatten_features
 from keras_itdm.kernels import check_kernel
-from keras_itdm.two_sample import flatten_features
 
 # Shares below which a difference is rounding error: of ‖x‖² + ‖y‖², where two samples coincide, and of the statistic, where
 # a permutation only exchanges samples that coincide, or x with y, and so counts as no smaller than what was observed.

@@ -17,7 +17,7 @@ class Kernel:
     `keras.saving.register_keras_serializable` to have it saved with a model.
 
     Args:
-        bandwidth: `"median"`, to take as `σ` the median squared distance over all distinct pairs of the samples compared
+        bandwidth: `"median"`, to take as `σ` the median squared distance over all distinct pairs of the samples
             (section 3.3, after Gretton et al., 2012), or a positive number, `σ` itself, in squared feature units.
 
     Raises:
@@ -47,7 +47,7 @@ class Kernel:
         """`k - 1`, and the derivative of `k` by the squared distance, both of the shape of `squared_distances`.
 
         Args:
-            squared_distances: At least 0. Where samples are of different classes it is infinite: there `k - 1` should be
+            squared_distances: At least 0. Infinite where samples are of different classes: there `k - 1` should be
                 finite, and the derivative 0.
             bandwidth: σ, a number or a tensor that broadcasts.
         """

@@ -7,9 +7,9 @@ from keras import ops
 
 from keras_itdm._checks import check_flags
 from keras_itdm._labels import as_labels, class_indices
+from keras_itdm._layouts import FORMS, choose_form
+from keras_itdm._mmd import flatten_features, root, squared_mmd
 from keras_itdm.kernels import check_kernel
-from keras_itdm.layouts import FORMS, choose_form
-from keras_itdm.two_sample import flatten_features, root, squared_mmd
 
 
 class MatchingLoss:
@@ -135,7 +135,7 @@ class JointMMD(_MMDLoss):
         return self._values(features, one_class, partner_features, partner_class, 1)[0]
 
     def form_for(self, batch_size, partner_size):
-        """The `keras_itdm.layouts.Form` that batches of these sizes are matched in."""
+        """The `keras_itdm._layouts.Form` that batches of these sizes are matched in."""
         return choose_form(batch_size, partner_size, 1, self.form)
 
 
@@ -188,7 +188,7 @@ class ClassConditionalMMD(_MMDLoss):
         return ops.mean(self._values(features, classes, partner_features, partner_classes, num_classes))
 
     def form_for(self, batch_size, partner_size):
-        """The `keras_itdm.layouts.Form` that batches of these sizes are matched in, once `num_classes` is known."""
+        """The `keras_itdm._layouts.Form` that batches of these sizes are matched in, once `num_classes` is known."""
         if self.num_classes is None:
             raise ValueError("The form depends on the number of classes. Pass ClassConditionalMMD(num_classes=...).")
         return choose_form(batch_size, partner_size, self.num_classes, self.form)

@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_itdm import layouts
-from keras_itdm.layouts import choose_form
+from keras_itdm import _layouts
+from keras_itdm._layouts import choose_form
 from keras_itdm.losses import ClassConditionalMMD, JointMMD
 from tests import reference
 
@@ -72,7 +72,7 @@ def test_every_form_equals_the_float64_reference(form, shares, options):
 @pytest.mark.parametrize("blocks_at_once", [1, 3])
 def test_blocks_in_chunks(monkeypatch, blocks_at_once):
     size = choose_form(80, 70, 5, "blocks").block_sizes[-1]
-    monkeypatch.setattr(layouts, "_BLOCKS", blocks_at_once * size**2)
+    monkeypatch.setattr(_layouts, "_BLOCKS", blocks_at_once * size**2)
     assert choose_form(80, 70, 5, "blocks").blocks_at_once == blocks_at_once
     check(ClassConditionalMMD(5, form="blocks"), 80, 70, BALANCED)
 
@@ -83,9 +83,9 @@ def test_blocks_in_chunks(monkeypatch, blocks_at_once):
 @pytest.mark.parametrize("options", [{}, {"squared": True, "unbiased": True}], ids=["biased", "unbiased"])
 def test_some_rows_at_a_time(monkeypatch, form, loss, options):
     """7 rows of the matrix, or of each block's, at a time: no divisor of their number."""
-    monkeypatch.setattr(layouts, "_WHOLE", 0)
+    monkeypatch.setattr(_layouts, "_WHOLE", 0)
     width = choose_form(80, 70, 5, form).block_sizes[-1]
-    monkeypatch.setattr(layouts, "_TILE", 7 * width)
+    monkeypatch.setattr(_layouts, "_TILE", 7 * width)
     assert choose_form(80, 70, 5, form).rows_at_once == 7
     options = {**options, "form": form}
     loss = loss(**options) if loss is JointMMD else loss(5, **options)

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 
 from keras_itdm._checks import check_flags, check_integer
+from keras_itdm._mmd import flatten_features
 from keras_itdm._two_sample_test import p_value, permute
 from keras_itdm.callbacks._feature_callback import FeatureCallback
 from keras_itdm.kernels import check_kernel
-from keras_itdm.two_sample import flatten_features
 
 
 class FeatureDiscrepancy(FeatureCallback):

@@ -2,14 +2,14 @@
 
     MMD²(X, Y) = 1/n² Σ k(x, x') + 1/m² Σ k(y, y') - 2/(nm) Σ k(x, y)         (section 3.1; the V-statistic)
 
-which is Σ w_i w_j k(z_i, z_j) over the pooled samples z, with weights 1/n for those of X and -1/m for those of Y, and has
-the gradient 4 w_i Σ_j w_j k'(d_ij) (z_i - z_j) in z_i, for k' the derivative by the squared distance d. Value and gradient
-are computed together, in one pass over the pairs of each class, so that no matrix is kept for the way back and none is
-differentiated: compilers are handed a value whose gradient is known. Derivatives of the gradient are therefore 0.
+which is Σ w_i w_j k(z_i, z_j) over the pooled samples z, with weights 1/n for those of X and -1/m for those of Y, and
+has the gradient 4 w_i Σ_j w_j k'(d_ij) (z_i - z_j) in z_i, for k' the derivative by the squared distance d. Value and
+gradient are computed together, in one pass over the pairs of each class, so that no matrix is kept for the way back and
+none is differentiated: compilers are handed a value whose gradient is known. Derivatives of the gradient are 0, then.
 
 Three things keep it accurate in float32, wherever the features lie and whatever their scale: each class is centred
-and brought to unit size first, since ‖x‖² + ‖y‖² - 2x·y cancels far from the origin; sums are taken over k - 1 instead of
-k; and the root is guarded at 0, where its slope is infinite.
+and brought to unit size first, since ‖x‖² + ‖y‖² - 2x·y cancels far from the origin; sums are taken over k - 1 instead
+of k; and the root is guarded at 0, where its slope is infinite.
 """
 
 import functools
@@ -18,10 +18,7 @@ import keras
 from keras import ops
 
 from keras_itdm._checks import check_flags
-from keras_itdm._median import HALVES, SIXTEENTHS, narrowed_median, selected_median
-from keras_itdm._ops import at_least, take, where
-from keras_itdm.kernels import check_kernel
-from keras_itdm.layouts import (
+from keras_itdm._layouts import (
     Blocks,
     Matrix,
     blocks_at_once,
@@ -33,6 +30,9 @@ from keras_itdm.layouts import (
     rows_at_once,
     uses_blocks,
 )
+from keras_itdm._median import HALVES, SIXTEENTHS, narrowed_median, selected_median
+from keras_itdm._ops import at_least, take, where
+from keras_itdm.kernels import check_kernel
 
 # Features of a class that lie farther apart have no MMD: one over that is no longer a normal number.
 _LARGEST = 1e37
@@ -86,7 +86,7 @@ def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=F
         num_classes: Number of classes `K`.
         kernel: A `Kernel`; default: the paper's.
         unbiased: Whether to return the U-statistic, which leaves out the diagonal and can be negative.
-        form: How to go about it, one of `layouts.FORMS`.
+        form: How to go about it, one of `_layouts.FORMS`.
 
     Returns:
         Float32 tensor of shape `(num_classes,)`. 0 for a class that `x` or `y` lacks, and, if `unbiased`, for one of
@@ -236,7 +236,7 @@ def _values_and_gradients(layout, x_counts, y_counts, keep, samples, n, kernel, 
 
 
 def _standardize(layout, samples):
-    """Each class with 0 amidst its samples and its largest number at ±1, and the factors, `(num_classes,)`, that it took.
+    """Each class with 0 amidst its samples and its largest number at ±1, and the factors that it took, one a class.
 
     The mean would do, but for a sample so far away that all others lie far from the mean, on one side of it. So it is
     the sample that is nearest to the mean.

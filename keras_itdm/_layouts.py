@@ -27,12 +27,12 @@ _WHOLE = 2**24
 
 
 class Form(typing.NamedTuple):
-    """The form in which a matching loss is computed. It follows from the sizes of the batches, the number of classes and
-    the backend.
+    """The form in which a matching loss is computed. It follows from the sizes of the batches, the number of classes
+    and the backend.
 
     Attributes:
-        name: `"pairs"`, the n × n matrix of all samples; `"tiles"`, some rows of it at a time; or `"blocks"`, one block a
-            class, and the n × n matrix for a batch that does not fit into them.
+        name: `"pairs"`, the n × n matrix of all samples; `"tiles"`, some rows of it at a time; or `"blocks"`, one
+            block a class, and the n × n matrix for a batch that does not fit into them.
         num_blocks: Number of blocks; the n × n matrix is one.
         block_sizes: Samples that fit into a block, of which there may be two sizes: the smaller is taken if it will do.
         blocks_at_once: Number of blocks, of the largest size, that are worked out at a time.
@@ -114,8 +114,8 @@ def _most(size, bound):
 
 
 def in_chunks(function, length, size, axis):
-    """`function(indices)` for the indices below `length`, `size` of them at a time, its results joined along `axis`. Where
-    that is all of them, `function(None)`."""
+    """`function(indices)` for the indices below `length`, `size` of them at a time, its results joined along `axis`.
+    Where that is all of them, `function(None)`."""
     if size is length or (isinstance(size, int) and isinstance(length, int) and length <= size):
         return function(None)
     num_chunks = (length + size - 1) // size
@@ -131,8 +131,8 @@ def in_chunks(function, length, size, axis):
 
 
 def _map(function, chunks):
-    """`ops.map` which on PyTorch writes results where they stay: kept one by one they would scatter over the heap, between
-    large temporaries, and break it up until nothing fits."""
+    """`ops.map` which on PyTorch writes results where they stay: kept one by one they would scatter over the heap,
+    between large temporaries, and break it up until nothing fits."""
     if keras.backend.backend() != "torch":
         return ops.map(function, chunks)
     results = None
@@ -181,8 +181,8 @@ class Matrix:
         return take(values, self._class_or_first)
 
     def sum(self, values):
-        """Over the samples of each class, of numbers that are 0 where no sample takes part: from the grid, `(rows, width)`,
-        to `(num_classes,)`."""
+        """Over the samples of each class, of numbers that are 0 where no sample takes part: from the grid, `(rows,
+        width)`, to `(num_classes,)`."""
         return ops.sum(where(self._member, values[0][:, None], 0.0), axis=0)
 
     def total(self, numbers):
@@ -198,7 +198,7 @@ class Matrix:
         return ops.min(where(self._member, values[0][:, None], float("inf")), axis=0)
 
     def somewhere_amidst(self, samples):
-        """A point between the samples of each class: from the grid, `(rows, width, features)`, to `(num_classes, features)`."""
+        """A point between the samples of each class: from `(rows, width, features)` to `(num_classes, features)`."""
         samples = where(self.takes_part[0, :, None], samples[0], 0.0)
         return self._by_class @ samples / at_least(ops.sum(self._by_class, axis=1), 1.0)[:, None]
 
@@ -207,7 +207,7 @@ class Matrix:
         return take(samples[0], ops.argmin(where(self._member, values[0][:, None], float("inf")), axis=0))
 
     def mask(self, distances, classes):
-        """Squared distances, `(rows, some, width)`, infinite but between two of one class; `classes` are those of `some`."""
+        """Squared distances, `(rows, some, width)`, infinite but between two of one class; `some` are of `classes`."""
         return where(
             (classes[:, :, None] == self.classes[:, None, :]) & self.takes_part[:, None, :], distances, float("inf")
         )
@@ -266,8 +266,8 @@ def deal_out(classes, counts, width):
         width: Number of slots in a block.
 
     Returns:
-        Which sample stands in each slot, `(num_classes, width)`, the last of its class in one that is not taken; and the
-        slot of each sample, `(samples,)`, counted through all blocks.
+        Which sample stands in each slot, `(num_classes, width)`, the last of its class in one that is not taken; and
+        the slot of each sample, `(samples,)`, counted through all blocks.
     """
     order = ops.argsort(classes)  # samples, sorted by class, those that take no part first
     end = ops.shape(classes)[0] - ops.sum(counts) + ops.cumsum(counts)
