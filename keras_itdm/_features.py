@@ -170,7 +170,7 @@ def read_features(model, path, pass_on=None):
 
     Args:
         pass_on: Function of a tensor, such as an identity with a gradient of its own: the rest of the network is given
-            its result in place of the features. Default: it is given the features.
+            its result in place of the features. Defaults to the features themselves.
 
     Yields:
         A `Reading`.

@@ -189,7 +189,7 @@ class TrainerHooks:
     Keras' three are a thousand lines, with callbacks, devices and evaluation in between.
     """
 
-    _step_variants = (None,)
+    _step_variants: tuple[str | None, ...] = (None,)
     """Names of the train steps that are compiled apart."""
 
     _is_evaluating = False  # then none of these hooks applies

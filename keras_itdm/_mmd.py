@@ -49,7 +49,7 @@ def mmd(x, y, kernel=None, squared=False):
     Args:
         x: Samples, of shape `(n, ...)`. Axes beyond the second are flattened.
         y: Samples, of shape `(m, ...)`, as many numbers each as in `x`.
-        kernel: A `Kernel`. Default: the paper's five kernels around the median squared distance.
+        kernel: A `Kernel`. Defaults to the paper's five kernels around the median squared distance.
         squared: Whether to return MMD² instead of MMD.
 
     Returns:
@@ -84,7 +84,7 @@ def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=F
         x_classes: Integer tensor of shape `(n,)`. Samples whose class is outside `[0, num_classes)` take no part.
         y_classes: The same for `y`, `(m,)`.
         num_classes: Number of classes `K`.
-        kernel: A `Kernel`; default: the paper's.
+        kernel: A `Kernel`; defaults to the paper's.
         unbiased: Whether to return the U-statistic, which leaves out the diagonal and can be negative.
         form: How to go about it, one of `_layouts.FORMS`.
 

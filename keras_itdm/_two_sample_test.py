@@ -70,11 +70,11 @@ def two_sample_test(
         y_labels: The labels of `y`, in the form of `x_labels`.
         permutations: Number of permutations. The least p-value there can be is 1 / (1 + `permutations`).
         seed: Integer, to draw the same permutations again.
-        kernel: A `Kernel`. Default: the paper's five kernels around the median squared distance of the pooled
+        kernel: A `Kernel`. Defaults to the paper's five kernels around the median squared distance of the pooled
             samples, or of those of a class.
         unbiased: Whether to take the U-statistic of MMD², which is 0 on average for one distribution and can be negative,
             instead of the biased MMD, which grows as samples get fewer. A class then needs two samples in `x` and in `y`.
-        num_classes: Number of classes, by which the sum over them is divided. Default: the width of one-hot labels, or
+        num_classes: Number of classes, by which the sum over them is divided. Defaults to the width of one-hot labels, or
             the largest label plus one. The p-value does not depend on it.
 
     Returns:

@@ -20,7 +20,7 @@ class SplitBatchMatching(keras.layers.Layer):
 
     Args:
         match_weight: λ, at least 0.
-        kernel: A `keras_itdm.kernels.Kernel`. Default: the paper's.
+        kernel: A `keras_itdm.kernels.Kernel`. Defaults to the paper's.
         squared: Whether to add λ · MMD² instead.
         synchronized: Under `tf.distribute` or `keras.distribution`, whether to match the halves of the global
             mini-batch, of all replicas. If not, each replica matches those of its own share, and the mean is taken.

@@ -110,7 +110,7 @@ class JointMMD(_MMDLoss):
     """Match_j, Eq. 3: MMD between the features of S1 and S2, whatever their classes (ITDM-j).
 
     Args:
-        kernel: A `Kernel`. Default: the paper's five kernels around the median squared distance.
+        kernel: A `Kernel`. Defaults to the paper's five kernels around the median squared distance.
         squared: Whether to leave out the square root.
         unbiased: Whether to take the U-statistic of Gretton et al. (2012), which leaves out the diagonal and can be
             negative; it needs `squared=True`.
@@ -150,7 +150,7 @@ class ClassConditionalMMD(_MMDLoss):
     Args:
         num_classes: Number of classes `K`, by which the sum is divided. `None` leaves it to the width of one-hot labels,
             or to `ITDMModel`, which takes it from the model's output.
-        kernel: A `Kernel`. Default: the paper's five kernels around the median squared distance, which is
+        kernel: A `Kernel`. Defaults to the paper's five kernels around the median squared distance, which is
             estimated for each class.
         squared: Whether to leave out the square root.
         unbiased: Whether to take the U-statistic of Gretton et al. (2012); it needs `squared=True`.

@@ -69,14 +69,14 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
         partner: `"stream"`, to match with a second mini-batch as in the paper, or `"split"`, to match the two halves of
             one mini-batch: each class is dealt out evenly, `fit` takes plain data, and there is no second pass.
         label_fn: Which labels to match on, where the model has several outputs: the name or index of the output, or a
-            function from `y` to the labels. Default: `y` itself.
+            function from `y` to the labels. Defaults to `y` itself.
         synchronized: Under `tf.distribute` or `keras.distribution`, whether to match over the global mini-batch, of all
             replicas. If not, each replica matches within its own share, and the mean is taken.
         max_share: κ, a positive number that bounds the gradient of Match at the features by κ times what the loss's own
             has been there (see How it works), so that matching cannot take over: where λ is more, Match gets
             a weight `w < λ`, which is what is logged as `match_weight`. `None`: λ as it stands in Eq. 4 and 6.
         paired: Whether a stream of your own, that `fit` is given, is of pairs `((x1, y1), (x2, y2))`, `True`, or of
-            inputs and targets, `False`. Default: it is told by the structure.
+            inputs and targets, `False`. Defaults to what the structure tells.
         name: Name of this model.
 
     Raises:

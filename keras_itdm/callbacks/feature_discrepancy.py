@@ -45,8 +45,8 @@ class FeatureDiscrepancy(FeatureCallback):
             keys are missing, as those of validation are with `validation_freq`.
         unbiased: Whether to log the unbiased estimate of MMD² instead of MMD: 0 on average for equal distributions, and
             negative at times.
-        kernel: A `Kernel`. Default: the paper's five kernels around the median squared distance.
-        label_fn: Function from `y` to the labels, where `y` has several parts. Default: that of `ITDMModel`, or `y`.
+        kernel: A `Kernel`. Defaults to the paper's five kernels around the median squared distance.
+        label_fn: Function from `y` to the labels, where `y` has several parts. Defaults to that of `ITDMModel`, or `y`.
         batch_size: Number of samples a batch in reading features.
         seed: Integer; decides which samples are taken, and how they are permuted.
         name: Begins the keys, instead of `"feature_mmd"`: to look at several layers.

@@ -47,7 +47,7 @@ class FeatureProjection(FeatureCallback):
         max_samples: How many samples of either are drawn at most.
         log_dir: Folder for TensorBoard, that of `keras.callbacks.TensorBoard`, or `None`. The pictures are in its run
             "features", by epoch counted from 0, as Keras counts there.
-        label_fn: Function from `y` to the labels, where `y` has several parts. Default: that of `ITDMModel`, or `y`.
+        label_fn: Function from `y` to the labels, where `y` has several parts. Defaults to that of `ITDMModel`, or `y`.
         batch_size: Number of samples a batch in reading features.
         seed: Integer; decides which samples are drawn, and t-SNE.
 

@@ -82,7 +82,7 @@ def is_pair(data, num_inputs=None, paired=None):
         data: Nested tensors, arrays or specs.
         num_inputs: Number of tensors that the model takes as `x`, if that is known: it tells two inputs with two
             targets, `((xa, xb), (ya, yb))`, from a pair.
-        paired: The user's word, for streams of the user's own. Default: it is told by the structure.
+        paired: The user's word, for streams of the user's own. Defaults to what the structure tells.
     """
     if isinstance(data, Pair):
         return True

@@ -28,7 +28,7 @@ def zip_batches(dataset, partner=None, seed=None):
         dataset: Batched `tf.data.Dataset` of `x`, `(x, y)` or `(x, y, sample_weight)`.
         partner: Batched `tf.data.Dataset` of the same structure to take the second batches from, repeated if it is
             shorter: usually a second, differently seeded pipeline over the same data. Of `x` alone, where it has no
-            labels and the matching needs none. Default: as described above.
+            labels and the matching needs none. Defaults to `dataset` itself, as described above.
         seed: Integer, to draw the same partners again. Epochs differ all the same.
 
     Returns:
