@@ -141,13 +141,13 @@ class Wrapper:
     def save_weights(self, filepath, *args, **kwargs):
         """Saves a file that the plain model loads too; what is the wrapper's own stands in a group of its own."""
         super().save_weights(filepath, *args, **kwargs)
-        if str(filepath).endswith(".weights.h5"):
+        if _is_weight_file(filepath):
             with h5py.File(filepath, "a") as file:
                 _lay_out_as_plain(file)
 
     def load_weights(self, filepath, *args, **kwargs):
         """Loads a file of this model's weights, or one of the plain model's."""
-        if not str(filepath).endswith(".weights.h5"):
+        if not _is_weight_file(filepath):
             return super().load_weights(filepath, *args, **kwargs)
         with h5py.File(filepath, "r") as file:
             if "base_model" in file:  # of an earlier release
@@ -169,6 +169,11 @@ class Wrapper:
 
 # A weight file is laid out as the plain model's: the base model's groups at the root, the wrapper's in a group `_OWN`.
 # The optimizer, whose state is that of plain training, stands where the plain model's does, unless the base has one.
+# A file elsewhere than on this machine, which Keras reads and writes through a copy, stays as Keras lays it out.
+
+
+def _is_weight_file(filepath):
+    return str(filepath).endswith(".weights.h5") and pathlib.Path(filepath).is_file()
 
 
 def _lay_out_as_plain(file):

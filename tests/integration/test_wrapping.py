@@ -314,6 +314,18 @@ def test_a_weight_file_brings_back_the_optimizer_and_one_of_an_earlier_release_l
         assert int(other.optimizer.iterations) == int(itdm.optimizer.iterations) > 0
 
 
+def test_weights_elsewhere_than_on_this_machine_are_left_to_keras(monkeypatch):
+    asked = []
+    for name in ("save_weights", "load_weights"):
+        monkeypatch.setattr(
+            keras.Model, name, lambda self, filepath, *args, **kwargs: asked.append((type(self), filepath))
+        )
+    itdm = ITDMModel(convolutional(), "features")
+    itdm.save_weights("gs://bucket/of.weights.h5")
+    itdm.load_weights("gs://bucket/of.weights.h5")
+    assert asked == 2 * [(ITDMModel, "gs://bucket/of.weights.h5")]
+
+
 @pytest.mark.parametrize("metrics", [[], ["accuracy"]])
 def test_train_on_batch_returns_what_the_plain_model_returns(metrics):
     x, y = data()
