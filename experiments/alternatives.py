@@ -5,7 +5,6 @@ python -m experiments.alternatives
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -14,8 +13,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from experiments import figures, tables
 from experiments.data import TITLES, load
-from experiments.study import Trial, run_trials, test_metrics
-from experiments.training import Recipe, check_settings, positive, write_atomically
+from experiments.study import Trial, keep_tuned, run_trials, test_metrics
+from experiments.training import Recipe, check_settings, positive
 
 # The plain recipes overfit: they end with a training cross-entropy near 0.
 RECIPES = {
@@ -185,10 +184,7 @@ def main():
             texts.append(f"{title}\n\n{table(study_rows)}")
             tuning_texts.append(f"{title}\n\n{tuning_table(study_tried)}")
             print(f"\n{texts[-1]}\n", flush=True)
-    write_atomically(settings.output / "table.md", "\n\n".join(texts) + "\n")
-    write_atomically(settings.output / "tuning.md", "\n\n".join(tuning_texts) + "\n")
-    kept = {"settings": vars(settings), "rows": rows, "tuning": tried}
-    write_atomically(settings.output / "results.json", json.dumps(kept, default=str, indent=1))
+    keep_tuned(settings, texts, tuning_texts, rows, tried)
     draw(rows, settings.output / "alternatives.png")
     print(f"Written to {settings.output}: table.md, tuning.md, results.json, alternatives.png")
 

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from experiments import alternatives, figures, tables
 from experiments.data import TITLES, load
-from experiments.study import test_metrics
+from experiments.study import keep_tuned, test_metrics
 from experiments.training import check_settings, positive, write_atomically
 
 METHODS = {  # values to tune, from weak to strong
@@ -97,7 +97,7 @@ def train(recipe, mixup, seed, data, held_out):
         epoch; "epoch", the one of least; "seconds".
     """
     model = recipe.compiled_model(data, seed)
-    x, y = data.scale * data.x_train.astype("float32"), np.eye(data.num_classes, dtype="float32")[data.y_train]
+    x, y = data.training()
     stream = {"x": x, "y": y, "batch_size": recipe.batch_size}
     if mixup:
         stream = {"x": Mixed(x, y, recipe.batch_size, mixup, seed)}
@@ -149,7 +149,7 @@ def study(name, settings):
     data = dataclasses.replace(data.take(size), augment=False)
 
     def once(method, itdm, seed, setting):
-        of = "" if not itdm else "-ITDM"
+        of = "-ITDM" if itdm else ""
         path = settings.output / "runs" / f"{name}-{method}{of}-{alternatives.describe(setting)}-{seed}.json"
         path = path.with_name(path.name.replace(" ", "_"))
         if not path.exists():
@@ -174,12 +174,11 @@ def study(name, settings):
         for method, grid in grids.items():
             for itdm in (False, True):
                 best, tried = tune(grid, functools.partial(once, method, itdm, 0))
+                of = {"data": name, "method": method, "itdm": itdm}
                 for setting, value in zip(grid, tried, strict=False):
-                    row = {"data": name, "method": method, "itdm": itdm, "setting": alternatives.describe(setting)}
-                    tried_rows.append({**row, "held_out": value})
+                    tried_rows.append({**of, "setting": alternatives.describe(setting), "held_out": value})
                 measured = [once(method, itdm, seed, best) for seed in range(settings.seeds)]
-                row = {"data": name, "method": method, "itdm": itdm, "setting": alternatives.describe(best)}
-                row["epochs"] = [run["epoch"] for run in measured]
+                row = {**of, "setting": alternatives.describe(best), "epochs": [run["epoch"] for run in measured]}
                 for when in ("last", "stopped"):
                     for key in KEYS:
                         row[f"{when}_{key}"] = [run[when][key] for run in measured]
@@ -282,10 +281,7 @@ def main():
         texts.append(f"{TITLES[name]}\n\n{table(study_rows)}\n\n{differences_table(study_rows)}")
         tuning_texts.append(f"{TITLES[name]}\n\n{tuning_table(study_tried)}")
         print(f"\n{texts[-1]}\n", flush=True)
-    write_atomically(settings.output / "table.md", "\n\n".join(texts) + "\n")
-    write_atomically(settings.output / "tuning.md", "\n\n".join(tuning_texts) + "\n")
-    kept = {"settings": vars(settings), "rows": rows, "tuning": tried}
-    write_atomically(settings.output / "results.json", json.dumps(kept, default=str, indent=1) + "\n")
+    keep_tuned(settings, texts, tuning_texts, rows, tried)
     draw(rows, settings.output / "combinations.png")
     print(f"Written to {settings.output}: table.md, tuning.md, results.json, combinations.png")
 

@@ -71,9 +71,15 @@ class Data:
         y_train[poisoned] = rng.integers(self.num_classes, size=len(poisoned))
         return dataclasses.replace(self, y_train=y_train)
 
+    def training(self):
+        """The training images, as the network sees them but for augmentation, and their one-hot labels."""
+        return self._as_seen(self.x_train, self.y_train)
+
     def test(self, count=None):
         """The first `count` test images, as the network sees them, and their one-hot labels."""
-        x, y = self.x_test[:count], self.y_test[:count]
+        return self._as_seen(self.x_test[:count], self.y_test[:count])
+
+    def _as_seen(self, x, y):
         return self.scale * x.astype("float32"), np.eye(self.num_classes, dtype="float32")[y]
 
     def num_batches(self, batch_size):

@@ -192,11 +192,11 @@ def draw(kept, path):
     """Figure 4, of Fashion-MNIST: what the last epoch has, against constant λ."""
     from experiments import figures, tables
 
-    rows = []
-    for match_weight, variant in enumerate(["plain", *PAPER]):
+    rows, weights = [], {"plain": 0.0, **{variant: options["match_weight"] for variant, options in PAPER.items()}}
+    for variant, match_weight in weights.items():
         chosen = [run["history"] for run in kept if (run["data"], run["variant"]) == ("fashion_mnist", variant)]
         if chosen:
-            row = {"title": "Fashion-MNIST", "match_weight": match_weight / 5}
+            row = {"title": "Fashion-MNIST", "match_weight": match_weight}
             for key, share, name in (
                 ("val_accuracy", 100, "accuracy"),
                 ("val_cross_entropy", 1, "cross_entropy"),

@@ -1,6 +1,7 @@
 """Comparing ways to train: every trial with every seed, kept as it is finished, and measured in the same way."""
 
 import dataclasses
+import json
 import re
 
 import keras
@@ -8,7 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from experiments.data import Data
-from experiments.training import Recipe, train
+from experiments.training import Recipe, train, write_atomically
 
 
 @dataclasses.dataclass
@@ -57,6 +58,22 @@ def run_trials(trials, output, measure):
             bar.initial += skipped  # so that the time left follows from the epochs trained now
             bar.update(skipped)
     return measured
+
+
+def keep_tuned(settings, texts, tuning_texts, rows, tried):
+    """Writes what a study with tuning came to, into the folder `settings.output`.
+
+    Args:
+        settings: The parsed arguments of the program.
+        texts: Titled tables, for `table.md`.
+        tuning_texts: Those of the settings that were tried, for `tuning.md`.
+        rows: What the tables are made of, for `results.json`.
+        tried: What those of the settings are made of.
+    """
+    write_atomically(settings.output / "table.md", "\n\n".join(texts) + "\n")
+    write_atomically(settings.output / "tuning.md", "\n\n".join(tuning_texts) + "\n")
+    kept = {"settings": vars(settings), "rows": rows, "tuning": tried}
+    write_atomically(settings.output / "results.json", json.dumps(kept, default=str, indent=1) + "\n")
 
 
 def test_metrics(model, data):

@@ -11,7 +11,6 @@ import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
 import keras_tuner
 
 from experiments import tables
@@ -47,9 +46,12 @@ def tune(plain, data, settings):
         directory=settings.output,
         project_name="search",
     )
-    x, y = data.scale * data.x_train.astype("float32"), keras.utils.to_categorical(data.y_train, data.num_classes)
     tuner.search(
-        x, y, validation_data=data.test(), epochs=plain.epochs, batch_size=plain.batch_size, verbose=settings.verbose
+        *data.training(),
+        validation_data=data.test(),
+        epochs=plain.epochs,
+        batch_size=plain.batch_size,
+        verbose=settings.verbose,
     )
     return tuner
 
