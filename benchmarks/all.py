@@ -67,28 +67,20 @@ def lines(name, backend, result):
     import measure
 
     for row in result["rows"]:
-        words = [
-            f"{key} {value}" if key in ("m", "D") else str(value) for key, value in row.items() if _names(key, value)
-        ]
+        sizes = [f"{key} {row[key]}" for key in ("m", "D") if key in row]
+        words = sizes + [value for value in row.values() if isinstance(value, str)]
         times = [f"{key[:-4]} {measure.cell(value)}" for key, value in row.items() if key.endswith(", ms")]
         value = row.get(result["measured"])
         value = measure.Ratio(**value) if isinstance(value, dict) else value
-        bar = "" if row["bar"] is None else f"{'≥' if result['at_least'] else '≤'} {row['bar']:g}"
-        verdict = {None: "", True: "met", False: "missed"}[row["met"]]
-        yield [name, backend, ", ".join(words), "; ".join(times), measure.cell(value), bar, verdict]
-
-
-def _names(key, value):
-    return key in ("m", "D") or (isinstance(value, str) and key not in ("bar",))
+        judged = measure.judged(row, result["at_least"])
+        yield [name, backend, ", ".join(words), "; ".join(times), measure.cell(value), *judged]
 
 
 def table(results):
     """One Markdown table, and above it the machine."""
     import measure
 
-    machines = dict.fromkeys(
-        ", ".join(str(value) for value in result["machine"].values() if value) for _, _, result in results
-    )
+    machines = dict.fromkeys(measure.in_words(result["machine"]) for _, _, result in results)
     header = ["benchmark", "backend", "of", "ms", "measured", "bar", ""]
     rows = [line for name, backend, result in results for line in lines(name, backend, result)]
     return "\n".join([*machines, "", measure.markdown([header, ["---"] * len(header), *rows])])
@@ -114,7 +106,6 @@ def main():
             result = run(name, backend, arguments, settings)
             (failed if result is None else results).append((name, backend, result))
     os.environ["KERAS_BACKEND"] = backends[0]  # for what is imported to write the table
-    sys.path.insert(0, str(HERE))
     text = table(results) if results else "Nothing was measured."
     (settings.output / "table.md").write_text(text + "\n", encoding="utf-8")
     print(f"\n{text}\n\nWritten to {settings.output / 'table.md'}, {time.monotonic() - begun:.0f} s")

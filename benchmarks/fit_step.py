@@ -53,6 +53,25 @@ def endless(batch):
     return (batch for _ in itertools.count())
 
 
+def compiled(model, jit_compile="auto"):
+    """The model, compiled as all are here."""
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.5),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=jit_compile,
+    )
+    return model
+
+
+def jax_executable(model, batch):
+    """The training step of a model on a batch, compiled, as JAX hands it out to be looked at."""
+    import jax
+
+    state = jax_state(compiled(model), batch)
+    return jax.jit(lambda state, batch: model.train_step(state, batch)).lower(state, batch).compile()
+
+
 def jax_state(model, batch):
     """The state that a compiled model's `train_step` takes and returns on JAX, when it begins."""
     model._symbolic_build(data_batch=batch)
@@ -65,13 +84,7 @@ class Trainee:
     """A model in training on a stream. Each call goes on with it in `fit`, for some time, and gives seconds a step."""
 
     def __init__(self, model, stream, jit_compile, seconds=1.0):
-        model.compile(
-            keras.optimizers.SGD(0.01, momentum=0.5),
-            "sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-            jit_compile=jit_compile,
-        )
-        self.model = model
+        self.model = compiled(model, jit_compile)
         self.stream = stream
         self.steps = max(2, 1 + round(seconds / self._fit(3)))  # its first step, which compiles, is not counted
 

@@ -63,12 +63,8 @@ def kernels(text):
 
 
 def launches_on_jax(model, batch):
-    import jax
-
-    batch = jax.tree.map(jax.numpy.asarray, batch)
-    state = fit_step.jax_state(model, batch)
-    lowered = jax.jit(lambda state, batch: model.train_step(state, batch)).lower(state, batch)
-    return kernels(lowered.compile().as_text())
+    batch = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
+    return kernels(fit_step.jax_executable(model, batch).as_text())
 
 
 def launches_on_torch(model, batch):
@@ -88,21 +84,13 @@ def launches_on_torch(model, batch):
                 counts[operation.overloadpacket.__name__] += 1
             return result
 
+    (sample,) = keras.tree.flatten(batch)[:1]
+    fit_step.compiled(model).predict_on_batch(sample)
     batch = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
     model.train_step(batch)  # makes the optimizer's state
     with Counting():
         model.train_step(batch)
     return sum(counts.values())
-
-
-def launches(model, batch):
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.5), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.build((None, *fit_step.INPUT_SHAPES["cnn5"]))
-    if keras.backend.backend() == "jax":
-        return launches_on_jax(model, batch)
-    (sample,) = keras.tree.flatten(batch)[:1]
-    model.predict_on_batch(sample)
-    return launches_on_torch(model, batch)
 
 
 def main():
@@ -112,6 +100,7 @@ def main():
     rng = np.random.default_rng(0)
     images = rng.random((settings.batch_size, *fit_step.INPUT_SHAPES["cnn5"]), "float32")
     batch = images, (np.arange(settings.batch_size) % fit_step.NUM_CLASSES).astype("int32")
+    launches, bar = {"jax": (launches_on_jax, 40), "torch": (launches_on_torch, 120)}[keras.backend.backend()]
     plain = launches(fit_step.network("cnn5"), batch)
     steps = {
         "ITDM-c": ({}, (batch, batch), 2),
@@ -123,7 +112,6 @@ def main():
         total = launches(ITDMModel(fit_step.network("cnn5"), "features", **options), data)
         beyond = total - plain_steps * plain
         rows.append({"step": name, "plain": plain, "this": total, "plain steps": plain_steps, "beyond them": beyond})
-    bar = {"jax": 40, "torch": 120}[keras.backend.backend()]
     measure.report("Kernels that a step of cnn5 starts", rows, settings, "beyond them", bar)
 
 

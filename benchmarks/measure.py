@@ -113,28 +113,30 @@ def report(title, rows, settings, measured=None, bar=None, at_least=False):
     lines = [[*columns, "bar", ""] if with_bars else columns]
     lines.append(["---"] * len(lines[0]))
     for row in rows:
-        verdict = {None: "", True: "met", False: "missed"}[row["met"]]
-        judged = (
-            ["" if row["bar"] is None else f"{'≥' if at_least else '≤'} {row['bar']:g}", verdict] if with_bars else []
-        )
-        lines.append([cell(row[key]) for key in columns] + judged)
+        lines.append([cell(row[key]) for key in columns] + (judged(row, at_least) if with_bars else []))
     print(f"\n## {title}\n")
     print(markdown(lines))
-    print("\n" + ", ".join(str(value) for value in machine().values() if value))
+    print("\n" + in_words(machine()))
     if settings.json:
         rows = [{k: v._asdict() if isinstance(v, Ratio) else v for k, v in row.items()} for row in rows]
         options = {key: value for key, value in vars(settings).items() if key != "json"}
-        judged = {"measured": measured, "at_least": at_least}
         result = {
             "title": title,
             "command": command(),
             "settings": options,
             "machine": machine(),
-            **judged,
+            "measured": measured,
+            "at_least": at_least,
             "rows": rows,
         }
         settings.json.parent.mkdir(parents=True, exist_ok=True)
         settings.json.write_text(json.dumps(result, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def judged(row, at_least):
+    """The last two cells of a row: its bar, and whether it was met."""
+    bar = "" if row["bar"] is None else f"{'≥' if at_least else '≤'} {row['bar']:g}"
+    return [bar, {None: "", True: "met", False: "missed"}[row["met"]]]
 
 
 def markdown(lines):
@@ -178,6 +180,10 @@ def machine():
         "keras": f"Keras {keras.__version__}",
         "backend": f"{backend} {sys.modules[backend].__version__}",
     }
+
+
+def in_words(machine):
+    return ", ".join(str(value) for value in machine.values() if value)
 
 
 def _processor():
