@@ -46,8 +46,7 @@ class Match:
     def __init__(self, model):
         self._model = model
         self._loss = loss_of(model.matching)
-        self._has_warned = False
-        self._has_warned_of_outside = False
+        self._made = set()  # remarks on labels, each of which is made once
 
     def __call__(self, features, y, partner_features=None, partner_y=None):
         """Match between the features of S1 and of S2, or between the halves of S1 where no S2 is given.
@@ -122,44 +121,39 @@ class Match:
         inferred = isinstance(loss, ClassConditionalMMD) and loss.num_classes is None
         if inferred and not callable(self._model.label_fn):
             check_are_classes(labels)
-        if isinstance(self._loss, ClassConditionalMMD) and self._loss.num_classes:
-            if not self._has_warned_of_outside:
-                self._warn_of_labels_outside(labels)
-            if not self._has_warned:
-                self._warn_of_few_classes(labels, batch_size)
+        if not isinstance(self._loss, ClassConditionalMMD) or not self._loss.num_classes:
+            return
+        for remark in (self._on_labels_outside, self._on_few_classes):
+            if remark.__name__ in self._made:
+                continue
+            try:
+                message = remark(labels, batch_size)
+            except Exception:  # in a graph, or of a kind that raises an error of its own where it is matched
+                continue
+            if message:
+                self._made.add(remark.__name__)
+                warnings.warn(message, stacklevel=3)
 
-    def _warn_of_labels_outside(self, labels):
+    def _on_labels_outside(self, labels, batch_size):
         num_classes, ignored = self._loss.num_classes, getattr(self._model.loss, "ignore_class", None)
-        try:
-            outside = num_outside(labels, num_classes, ignored)
-        except Exception:  # as below
-            return
-        if outside:
-            self._has_warned_of_outside = True
-            warnings.warn(
-                f"{outside} of {labels.shape[0]} labels are no classes: NaN, or outside [0, {num_classes}). These "
-                "samples take no part in matching, as if they were -1, which says so on purpose. Class indices begin "
-                "with 0, and the model's output should be as wide as there are classes.",
-                stacklevel=5,
-            )
+        outside = num_outside(labels, num_classes, ignored)
+        return outside and (
+            f"{outside} of {labels.shape[0]} labels are no classes: NaN, or outside [0, {num_classes}). These samples "
+            "take no part in matching, as if they were -1, which says so on purpose. Class indices begin with 0, and "
+            "the model's output should be as wide as there are classes."
+        )
 
-    def _warn_of_few_classes(self, labels, batch_size):
+    def _on_few_classes(self, labels, batch_size):
         num_classes, halves = self._loss.num_classes, self._model.partner == "split"
-        try:
-            batch_size = batch_size or labels.shape[0]
-            expected = num_classes_matched(labels, num_classes, batch_size, halves)
-        except Exception:  # in a graph, or of a kind that raises an error of its own where it is matched
-            return
-        if expected < num_classes / 2:
-            self._has_warned = True
-            where = "halves of a mini-batch" if halves else "mini-batches"
-            warnings.warn(
-                f"Of {num_classes} classes, a step will match about {expected:.2g}: those that both {where} of "
-                f"{batch_size} samples hold. Match is the mean over all {num_classes}, and small accordingly. Larger "
-                "batches match more of them, and a larger `match_weight` makes up for the rest; or match jointly: "
-                "matching='joint'.",
-                stacklevel=5,
-            )
+        batch_size = batch_size or labels.shape[0]
+        expected = num_classes_matched(labels, num_classes, batch_size, halves)
+        where = "halves of a mini-batch" if halves else "mini-batches"
+        return expected < num_classes / 2 and (
+            f"Of {num_classes} classes, a step will match about {expected:.2g}: those that both {where} of "
+            f"{batch_size} samples hold. Match is the mean over all {num_classes}, and small accordingly. Larger "
+            "batches match more of them, and a larger `match_weight` makes up for the rest; or match jointly: "
+            "matching='joint'."
+        )
 
     def set_num_classes(self, output_shape):
         """Tells the class-conditional loss the number of classes, if its user did not: the width of the model's output.

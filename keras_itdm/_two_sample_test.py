@@ -154,9 +154,9 @@ def permute(x, y, x_classes, y_classes, num_classes, permutations, rng, kernel=N
             bandwidth[k] = kernel.bandwidth
         # Where most samples coincide, the limit of σ → 0.
         sigma = bandwidth[k] or _COINCIDENT * distances.max() or 1.0
-        # k - 1, since the ones cancel and take their rounding error with them.
         unit = distances.max() or 1.0  # within what float32 holds
         in_units = ops.convert_to_tensor((distances / unit).astype("float32"))
+        # k - 1, since the ones cancel and take their rounding error with them.
         excess = ops.convert_to_numpy(kernel.excess_and_slope(in_units, float(sigma / unit))[0]).astype("float64")
         weights = np.tile(np.repeat([1.0 / n, -1.0 / m], [n, m]), (1 + permutations, 1))
         weights[1:] = rng.permuted(weights[1:], axis=1)
