@@ -3,8 +3,9 @@
     python benchmarks/all.py
     python benchmarks/all.py --quick
 
-What has been measured is kept in the folder --output, one file a benchmark and backend, and not measured again: start it
-anew and it goes on. --quick is for a GPU that is lent for ten minutes: the benchmarks that a GPU changes, fewer repeats.
+What has been measured is kept in the folder --output, one file a benchmark and backend, and not measured again: start
+it anew and it goes on. --quick is for a GPU that is lent for ten minutes: the benchmarks that a GPU changes, fewer
+repeats.
 """
 
 import argparse

@@ -2,12 +2,12 @@
 
 KERAS_BACKEND=jax python benchmarks/arithmetic.py
 
-They are counted by XLA's cost analysis of the executable, here that of the JAX backend for the machine at hand. Two things
-to know about it. It takes the body of a loop as if it ran once: so what is measured against the bar has its loops of
-fixed length, such as one that looks for a median, unrolled before it is compiled. And in a convolution it leaves out what
-falls on the padding: so it finds less than the usual count, a multiplication and an addition for each weight at each
-position, three times over for forward pass, gradients of features and gradients of weights. The table has that too, as
-a sign that no convolution hides from the analysis, as it would in a library call.
+They are counted by XLA's cost analysis of the executable, here that of the JAX backend for the machine at hand. Two
+things to know about it. It takes the body of a loop as if it ran once: so what is measured against the bar has its
+loops of fixed length, such as one that looks for a median, unrolled before it is compiled. And in a convolution it
+leaves out what falls on the padding: so it finds less than the usual count, a multiplication and an addition for each
+weight at each position, three times over for forward pass, gradients of features and gradients of weights. The table
+has that too, as a sign that no convolution hides from the analysis, as it would in a library call.
 """
 
 import math

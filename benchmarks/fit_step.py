@@ -98,7 +98,8 @@ class Trainee:
 
 
 class _Stopwatch(keras.callbacks.Callback):
-    """When each step ended. From one to the next is a step with all that `fit` does; the first, which begins it, is not."""
+    """When each step ended. From one to the next is a step with all that `fit` does; the first, which begins it, is
+    not."""
 
     def __init__(self):
         super().__init__()
@@ -110,7 +111,8 @@ class _Stopwatch(keras.callbacks.Callback):
 
 
 def rows(trainees, plain, plain_steps, settings):
-    """Times models in turns; a row for each, with its step against `plain_steps` of those of the model named `plain`."""
+    """Times models in turns; a row for each, with its step against `plain_steps` of those of the model named
+    `plain`."""
     times = measure.interleaved(trainees, settings.repeats)
     floor = times.pop(plain)
     return [

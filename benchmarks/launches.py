@@ -4,9 +4,9 @@ KERAS_BACKEND=jax python benchmarks/launches.py
 KERAS_BACKEND=torch python benchmarks/launches.py
 
 On PyTorch they are the operations that a step runs, without those that only look at a tensor in another way (views).
-On JAX they are the instructions of the executable after XLA's optimization, fusions and library calls, for the device at
-hand: on a GPU each is a launch or a few; a CPU fuses in another way and stands in for it. The body of a loop counts as
-often as it runs, and of a condition the branch that is taken by balanced batches, the first.
+On JAX they are the instructions of the executable after XLA's optimization, fusions and library calls, for the device
+at hand: on a GPU each is a launch or a few; a CPU fuses in another way and stands in for it. The body of a loop counts
+as often as it runs, and of a condition the branch that is taken by balanced batches, the first.
 """
 
 import collections

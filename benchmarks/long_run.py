@@ -4,10 +4,10 @@ KERAS_BACKEND=jax python benchmarks/long_run.py
 KERAS_BACKEND=tensorflow python benchmarks/long_run.py
 KERAS_BACKEND=torch python benchmarks/long_run.py
 
-Each schedule runs in a process of its own. "Growth" is that of the process's memory: its mean in the last tenth of the run
-against its mean in the 2,000 steps that follow the first 1,000, as memory that is freed comes back in bursts. "Slowdown" is
-the median processor time of 100 steps in the last tenth against that in the second: processor time, since the machine
-does other things in the minutes between.
+Each schedule runs in a process of its own. "Growth" is that of the process's memory: its mean in the last tenth of the
+run against its mean in the 2,000 steps that follow the first 1,000, as memory that is freed comes back in bursts.
+"Slowdown" is the median processor time of 100 steps in the last tenth against that in the second: processor time, since
+the machine does other things in the minutes between.
 """
 
 import json

@@ -3,8 +3,8 @@
 KERAS_BACKEND=jax python benchmarks/loss.py
 KERAS_BACKEND=tensorflow python benchmarks/loss.py
 
-Beside it stand the same loss with the median found by sorting, with σ given, and as one n × n matrix. Errors are against
-the loop in float64.
+Beside it stand the same loss with the median found by sorting, with σ given, and as one n × n matrix. Errors are
+against the loop in float64.
 """
 
 import losses

@@ -98,7 +98,8 @@ def torch_loop(arguments, num_classes, dtype=torch.float32):
 
 
 def with_sorted_median(function):
-    """The peer that finds the median by sorting: calls a function, which traces a loss in blocks, with that in place."""
+    """The peer that finds the median by sorting: calls a function, which traces a loss in blocks, with that in
+    place."""
 
     def median(over_pairs, layout, counts, *_, **__):
         (distances,) = over_pairs(lambda distances, _: [distances], layout.of_class(counts))
@@ -112,7 +113,8 @@ def with_sorted_median(function):
 
 
 def error(function, reference):
-    """How far value and gradients are off, at most, as a share of the value and of the largest number in the gradients."""
+    """How far value and gradients are off, at most, as a share of the value and of the largest number in the
+    gradients."""
     (value, gradients), (expected, expected_gradients) = function(), reference()
     value, *gradients = (ops.convert_to_numpy(result).astype("float64") for result in (value, *gradients))
     expected, *expected_gradients = (result.numpy() for result in (expected, *expected_gradients))

@@ -22,8 +22,8 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
 
 
 def _keep_freed_memory():
-    """Has the C library of Linux keep what is freed. Else it hands large buffers back and gets them anew in each step, or
-    does not, by what the process has allocated before: a step of 15 ms then takes 19."""
+    """Has the C library of Linux keep what is freed. Else it hands large buffers back and gets them anew in each step,
+    or does not, by what the process has allocated before: a step of 15 ms then takes 19."""
     if platform.libc_ver()[0] == "glibc":
         trim_threshold, mmap_threshold = -1, -3
         for option in (trim_threshold, mmap_threshold):
@@ -50,8 +50,8 @@ def interleaved(functions, repeats):
     """Times functions in turns, A B C A B C ..., so that whatever else the machine does hits all alike.
 
     Args:
-        functions: Dictionary of functions without arguments, by name. What one returns is read back, so that the time is
-            that of the work and not of its dispatch. One that returns a `float` gives its own time, in seconds.
+        functions: Dictionary of functions without arguments, by name. What one returns is read back, so that the time
+            is that of the work and not of its dispatch. One that returns a `float` gives its own time, in seconds.
         repeats: Number of turns, after one that is not counted.
 
     Returns:

@@ -4,8 +4,8 @@ KERAS_BACKEND=jax python benchmarks/memory.py
 KERAS_BACKEND=tensorflow python benchmarks/memory.py
 KERAS_BACKEND=torch python benchmarks/memory.py
 
-Each case runs once in a process of its own: the most memory that it ever held, less what it held with the features made.
-On a GPU that is the wrong memory to look at, and the program does not.
+Each case runs once in a process of its own: the most memory that it ever held, less what it held with the features
+made. On a GPU that is the wrong memory to look at, and the program does not.
 """
 
 import os

@@ -2,8 +2,9 @@
 
 KERAS_BACKEND=tensorflow python benchmarks/overlap.py
 
-A batch takes some time to read, and a step about as long to train: a plain `fit`, which reads while it trains, takes the
-time of one of them. Beside it, how many batches were read before the first step, and to pass over an epoch in resuming.
+A batch takes some time to read, and a step about as long to train: a plain `fit`, which reads while it trains, takes
+the time of one of them. Beside it, how many batches were read before the first step, and to pass over an epoch in
+resuming.
 """
 
 import time
@@ -40,7 +41,8 @@ class Reader:
 
 
 class Training(keras.callbacks.Callback):
-    """Has each step take a while; notes how long the last epoch took, and what had been read when its first step ended."""
+    """Has each step take a while; notes how long the last epoch took, and what had been read when its first step
+    ended."""
 
     def __init__(self, reader, seconds):
         super().__init__()

@@ -2,8 +2,8 @@
 
 KERAS_BACKEND=torch python benchmarks/permutation_test.py
 
-alibi-detect is no dependency. It needs NumPy 1, and does not load beside a recent TensorFlow, so it goes into an environment
-of its own, with PyTorch alone:
+alibi-detect is no dependency. It needs NumPy 1, and does not load beside a recent TensorFlow, so it goes into an
+environment of its own, with PyTorch alone:
 
     python3 -m venv .venv-alibi && .venv-alibi/bin/pip install -q alibi-detect keras torch psutil
     KERAS_BACKEND=torch PYTHONPATH=. .venv-alibi/bin/python benchmarks/permutation_test.py
@@ -72,8 +72,9 @@ def compare(MMDDrift, permutations):
             agree = (ours.p_value <= 0.05) == (theirs["p_val"] <= 0.05)
             same, total = same + agree, total + 1
             print(
-                f"| {shift} | {n} | {m} | {size} | {bandwidth:.3f} | {ours.statistic:.5f} | {float(theirs['distance']):.5f} "
-                f"| {ours.p_value:.3f} | {theirs['p_val']:.3f} | {'same' if agree else 'differ'} |"
+                f"| {shift} | {n} | {m} | {size} | {bandwidth:.3f} | {ours.statistic:.5f} "
+                f"| {float(theirs['distance']):.5f} | {ours.p_value:.3f} | {theirs['p_val']:.3f} "
+                f"| {'same' if agree else 'differ'} |"
             )
     print(f"\nSame decision at 5 %: {same} of {total}.")
 

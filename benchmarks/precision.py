@@ -5,8 +5,8 @@ KERAS_BACKEND=tensorflow python benchmarks/precision.py
 KERAS_BACKEND=torch python benchmarks/precision.py
 
 A small dense network on scikit-learn's digits, trained with several seeds under each dtype policy. Matching is in
-float32 whatever the policy; mixed float16 has Keras' loss scaling. The bar is on how far the mean test cross-entropy lies
-from float32's: no farther than float32's seeds lie from each other, one standard deviation.
+float32 whatever the policy; mixed float16 has Keras' loss scaling. The bar is on how far the mean test cross-entropy
+lies from float32's: no farther than float32's seeds lie from each other, one standard deviation.
 """
 
 import statistics

@@ -4,9 +4,9 @@ KERAS_BACKEND=jax python benchmarks/profile_step.py
 KERAS_BACKEND=jax python benchmarks/profile_step.py --network resnet18 --repeats 3
 
 Keras names what a step does in the executable, and the profiler says how long each operation of it ran. One that the
-compiler fused of several parts counts for the part that it ends in. A plain step, run in turn with it, is shown beside it.
-"idle" is what is left of the time on the clock: dispatch, and the profiler's own work. Where operations run side by side,
-on several cores, their sum may exceed it.
+compiler fused of several parts counts for the part that it ends in. A plain step, run in turn with it, is shown beside
+it. "idle" is what is left of the time on the clock: dispatch, and the profiler's own work. Where operations run side by
+side, on several cores, their sum may exceed it.
 """
 
 import collections
@@ -99,7 +99,8 @@ class Run:
 
 
 def profile(runs, network, steps):
-    """Milliseconds that each part of a step takes, and "total" on the clock: medians of steps taken in turns, by name."""
+    """Milliseconds that each part of a step takes, and "total" on the clock: medians of steps taken in turns, by
+    name."""
     with tempfile.TemporaryDirectory() as folder:
         measure.interleaved(runs, 1)
         with jax.profiler.trace(folder):

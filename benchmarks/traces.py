@@ -4,8 +4,8 @@ KERAS_BACKEND=jax python benchmarks/traces.py
 KERAS_BACKEND=tensorflow python benchmarks/traces.py
 
 What is counted are the steps in which the step's Python code runs, which it does where a compiler meets a form of step
-that it has not compiled. A smaller last batch is such a form, so where there is one, plain `fit` is what to compare with.
-PyTorch traces nothing: it runs the code at each step.
+that it has not compiled. A smaller last batch is such a form, so where there is one, plain `fit` is what to compare
+with. PyTorch traces nothing: it runs the code at each step.
 """
 
 import fit_step

@@ -1,7 +1,8 @@
 """What MkDocs needs to make a site of pages that also read well in the repository.
 
-Links out of docs/, formulas, doctests and the notebook are written as GitHub shows them, and are changed here as the site is
-built. mkdocs.yml names this file twice: as a hook of MkDocs, and as an extension of Griffe, which reads docstrings.
+Links out of docs/, formulas, doctests and the notebook are written as GitHub shows them, and are changed here as the
+site is built. mkdocs.yml names this file twice: as a hook of MkDocs, and as an extension of Griffe, which reads
+docstrings.
 """
 
 import logging
@@ -39,7 +40,8 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links to files outside docs/ lead to their page here or to the repository, or are but text where it has no address."""
+    """Links to files outside docs/ lead to their page here or to the repository, or are but text where it has no
+    address."""
 
     def link(match):
         text, path, anchor = match.groups()
@@ -73,7 +75,8 @@ def on_page_content(html, page, config, files):
 
 
 class Doctests(griffe.Extension):
-    """Doctests as code. They stand below "Example:" without indentation, as in Keras, where Markdown sees quotations."""
+    """Doctests as code. They stand below "Example:" without indentation, as in Keras, where Markdown sees
+    quotations."""
 
     def on_instance(self, *, obj, **_):
         if obj.docstring:

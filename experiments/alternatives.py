@@ -1,4 +1,4 @@
-"""Does ITDM pay? Plain SGD, ITDM and other regularizers, each tuned on held-out images, on clean and on poisoned labels.
+"""Does ITDM pay? Plain SGD, ITDM and other regularizers, each tuned on held-out images, on clean and poisoned labels.
 
 python -m experiments.alternatives
 """
@@ -44,7 +44,8 @@ COLUMNS = {
 
 
 def recipe_of(plain, setting):
-    """The plain recipe with one setting of a method. Twice the batch goes with twice the epochs: as many steps as before."""
+    """The plain recipe with one setting of a method. Twice the batch goes with twice the epochs: as many steps as
+    before."""
     setting = dict(setting)
     batch, rate = setting.pop("batch", 1), setting.pop("rate", 1)
     return dataclasses.replace(

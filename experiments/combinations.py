@@ -4,9 +4,9 @@
     python -m experiments.combinations --data cifar10
 
 5,000 training images, without augmentation. Each regularizer is tuned, alone and with ITDM, by cross-entropy on 2,000
-held-out images at the last epoch: of three values the best, or a stronger one while the strongest is. It is trained with
-every seed. Early stopping is the epoch of least cross-entropy on the held-out images of the same trainings. A training is
-kept as it is finished.
+held-out images at the last epoch: of three values the best, or a stronger one while the strongest is. It is trained
+with every seed. Early stopping is the epoch of least cross-entropy on the held-out images of the same trainings. A
+training is kept as it is finished.
 """
 
 import argparse
@@ -93,8 +93,8 @@ def train(recipe, mixup, seed, data, held_out):
     """One training.
 
     Returns:
-        Dictionary of "last" and "stopped", the numbers of `test_metrics`; "held_out", cross-entropy there after the last
-        epoch; "epoch", the one of least; "seconds".
+        Dictionary of "last" and "stopped", the numbers of `test_metrics`; "held_out", cross-entropy there after the
+        last epoch; "epoch", the one of least; "seconds".
     """
     model = recipe.compiled_model(data, seed)
     x, y = data.training()
@@ -235,7 +235,8 @@ def tuning_table(rows):
 
 
 def draw(rows, path):
-    """Accuracy and cross-entropy of every method, a row of panels a data set: alone or with ITDM, last or stopped early."""
+    """Accuracy and cross-entropy of every method, a row of panels a data set: alone or with ITDM, last or stopped
+    early."""
     names = list(dict.fromkeys(row["data"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure, axes = figures.panels(len(names), 2, width=4, height=3)
@@ -253,7 +254,7 @@ def draw(rows, path):
                     color=figures.ITDM if itdm else figures.PLAIN,
                     mfc="white" if when == "stopped" else None,
                     ms=5,
-                    label=f"{'with ITDM' if itdm else 'without'}, {'last epoch' if when == 'last' else 'stopped early'}",
+                    label=f"{('without', 'with ITDM')[itdm]}, {'last epoch' if when == 'last' else 'stopped early'}",
                 )
             axis.set(yticks=range(len(methods)), yticklabels=methods if axis is line[0] else [])
             axis.set(title=TITLES[name], xlabel=f"test {label}")

@@ -1,7 +1,7 @@
 """The data sets, and the streams of mini-batches drawn from them.
 
-A stream depends on the seed and the epoch alone: it can be entered at any epoch, and then goes on as if it had been read
-from the first. That is what lets an interrupted training end where an uninterrupted one does.
+A stream depends on the seed and the epoch alone: it can be entered at any epoch, and then goes on as if it had been
+read from the first. That is what lets an interrupted training end where an uninterrupted one does.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ TITLES = {
 class Data:
     """Images of shape `(n, height, width, channels)` and class indices `(n,)`, for training and for test.
 
-    The network sees images times `scale`. With `augment`, training images are cropped at random from a margin of 4 black
-    pixels and flipped left to right with even chance.
+    The network sees images times `scale`. With `augment`, training images are cropped at random from a margin of 4
+    black pixels and flipped left to right with even chance.
     """
 
     name: str

@@ -1,15 +1,15 @@
-"""The paper's data at full size, for a GPU that is lent for minutes: Fashion-MNIST and CIFAR-10, plain and with ITDM, by
-Keras alone, without TensorFlow, and with every epoch kept.
+"""The paper's data at full size, for a GPU that is lent for minutes: Fashion-MNIST and CIFAR-10, plain and with ITDM,
+by Keras alone, without TensorFlow, and with every epoch kept.
 
     python -m experiments.full_size fashion_mnist --network cnn5_pooled
     python -m experiments.full_size cifar10 --network resnet18 --epochs 60 --rate 0.1 --mixed-precision
     python -m experiments.full_size --table results/full_size
 
 A training is kept as a file under --output; one that is there is not trained again, and one that another process trains
-is passed over, so several may run at once. The recipe is the paper's: SGD with a momentum of 0.5 and batches of 150; for
-grey images a rate of 0.01 that falls to a fifth at 40 and 80 % of the epochs, for colour ones to a tenth at a third and
-two thirds. (The paper's 0.5 for colour images is more than some networks bear: --rate.) Images of CIFAR-10 are cropped
-and flipped.
+is passed over, so several may run at once. The recipe is the paper's: SGD with a momentum of 0.5 and batches of 150;
+for grey images a rate of 0.01 that falls to a fifth at 40 and 80 % of the epochs, for colour ones to a tenth at a third
+and two thirds. (The paper's 0.5 for colour images is more than some networks bear: --rate.) Images of CIFAR-10 are
+cropped and flipped.
 """
 
 import argparse

@@ -56,7 +56,8 @@ def cnn5(input_shape, num_classes=10, filters=(16, 32, 64), dense_units=128, dro
 
 
 def cnn5_pooled(input_shape, num_classes=10):
-    """The "5-layer CNN with batch normalization" again, in the regime of the paper's Table 3: it overfits as theirs does.
+    """The "5-layer CNN with batch normalization" again, in the regime of the paper's Table 3: it overfits as theirs
+    does.
 
     Convolutions 5x5 × 32, 3x3 × 64 and 3x3 × 128, each with batch normalization, 2x2 max pooling and ReLU, and a dense
     layer of 256: 391,000 parameters on images of 28 × 28. A step costs eight times one of `cnn5`.
@@ -134,7 +135,8 @@ NETWORKS = {
 
 
 def uniform(fan_in):
-    """PyTorch's initializer: uniform within ±1/sqrt(fan-in). A new one for each weight, as equal ones give equal values.
+    """PyTorch's initializer: uniform within ±1/sqrt(fan-in). A new one for each weight, as equal ones give equal
+    values.
 
     Keras' `VarianceScaling` knows no fan-in for a bias, and for a depthwise convolution it counts all channels, though
     each filter sees one.

@@ -114,7 +114,8 @@ def collapsed(row):
 
 
 def differences_table(rows):
-    """One data set: "split" minus "stream" at each λ, seed by seed, and which is better where the seeds make it clear."""
+    """One data set: "split" minus "stream" at each λ, seed by seed, and which is better where the seeds make it
+    clear."""
     lines = []
     for row in rows:
         cells = []

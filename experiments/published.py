@@ -7,7 +7,8 @@ JOINT = {
     "fashion_mnist": ((90.52, 0.269), (90.79, 0.257)),
 }
 
-# Tables 2 to 5, ITDM-c: (data set, network) -> rows of (λ, accuracy, cross-entropy): without, best and worst λ by accuracy.
+# Tables 2 to 5, ITDM-c: (data set, network) -> rows of (λ, accuracy, cross-entropy): without, best and worst λ by
+# accuracy.
 CLASS_CONDITIONAL = {
     ("kmnist", "cnn5"): ((0.0, 95.57, 0.183), (0.8, 95.79, 0.170), (0.4, 95.59, 0.162)),
     ("fashion_mnist", "cnn5"): ((0.0, 92.43, 0.294), (0.6, 92.57, 0.224), (0.2, 92.42, 0.248)),

@@ -1,7 +1,8 @@
 """QMNIST for TensorFlow Datasets, which does not have it: import this module, then `tfds.load("qmnist", ...)`.
 
 QMNIST (Yadav and Bottou, 2019) rebuilds MNIST from NIST's original scans, with the 50,000 test digits that MNIST lost.
-The files are those its authors publish, in MNIST's idx format; each label has 8 columns, of which the digit is the first.
+The files are those its authors publish, in MNIST's idx format; each label has 8 columns, of which the digit is the
+first.
 """
 
 import gzip

@@ -1,4 +1,5 @@
-"""One training, from a recipe: any network, without or with ITDM or another regularizer, resumed where it was killed."""
+"""One training, from a recipe: any network, without or with ITDM or another regularizer, resumed where it was
+killed."""
 
 import argparse
 import dataclasses
@@ -158,14 +159,16 @@ def train(recipe, data, seed, folder, measure=None, validate=True, on_epoch_end=
 class Progress(keras.callbacks.Callback):
     """Keeps a training's history and state at the end of each epoch.
 
-    A kill at any moment, while a file is being written as well, loses the epoch in progress and no more: the state after
-    a new epoch goes to a file of its own, and the history, which says which file counts, is replaced in one stroke.
-    `keras.callbacks.BackupAndRestore` writes its two files one after the other, and leaves out the state of random seeds.
+    A kill at any moment, while a file is being written as well, loses the epoch in progress and no more: the state
+    after a new epoch goes to a file of its own, and the history, which says which file counts, is replaced in one
+    stroke. `keras.callbacks.BackupAndRestore` writes its two files one after the other, and leaves out the state of
+    random seeds.
 
     Args:
         folder: Path to keep them in.
         seed: Integer. PyTorch's dropout draws from a global generator, which is set from it and the epoch.
-        on_epoch_end: Function called after each epoch, when all is kept, with the number of epochs done and the history.
+        on_epoch_end: Function called after each epoch, when all is kept, with the number of epochs done and the
+            history.
     """
 
     def __init__(self, folder, seed=0, on_epoch_end=None):
@@ -256,7 +259,8 @@ def not_negative(text):
 
 
 def check_settings(settings, free=()):
-    """Refuses to go on with what was begun in the folder `settings.output` with other settings, those in `free` apart."""
+    """Refuses to go on with what was begun in the folder `settings.output` with other settings, those in `free`
+    apart."""
     now = {key: value for key, value in vars(settings).items() if key not in free}
     now = json.loads(json.dumps({**now, "backend": keras.backend.backend()}, default=str))
     path = settings.output / "settings.json"

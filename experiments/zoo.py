@@ -5,8 +5,8 @@ other weights under the same bound, and with constant weights as in the paper; a
     python -m experiments.zoo --members CNN MLP   # two of them
     python -m experiments.zoo --table             # prints the table of what has been trained so far
 
-A run is kept as a line of its own file under --output. Started again, or several times at once over one folder, it trains
-what is missing.
+A run is kept as a line of its own file under --output. Started again, or several times at once over one folder, it
+trains what is missing.
 """
 
 import argparse
@@ -210,9 +210,8 @@ def table(settings, shown):
     ]
     for name in (*shown, "constant"):
         mean = np.mean([gain for _, gain in gains[name]]) if gains[name] else np.nan
-        lines.append(
-            f"| {name if name != 'constant' else 'best constant λ of each'} | {100 * mean:.1f} % | {'; '.join(harm.get(name, [])) or '-'} |"
-        )
+        title = "best constant λ of each" if name == "constant" else name
+        lines.append(f"| {title} | {100 * mean:.1f} % | {'; '.join(harm.get(name, [])) or '-'} |")
     lines += ["", "| setting | learnt nothing, of so many trainings |", "|---|---|"]
     lines += [f"| {variant} | {dead} of {runs} |" for variant, (dead, runs) in failed.items() if runs]
     return "\n".join(lines)

@@ -1,5 +1,5 @@
-"""The networks of the zoo: what people have, each with its data, optimizer and batches. None was chosen for what matching
-does to it. Image networks have Keras' own start unless they say otherwise."""
+"""The networks of the zoo: what people have, each with its data, optimizer and batches. None was chosen for what
+matching does to it. Image networks have Keras' own start unless they say otherwise."""
 
 import dataclasses
 from collections.abc import Callable
@@ -56,7 +56,8 @@ def mlp(shape=(8, 8, 1)):
 
 
 def residual(shape=(8, 8, 1), width=16):
-    """A small residual network with batch normalization: three blocks, global pooling, whose output are the features."""
+    """A small residual network with batch normalization: three blocks, global pooling, whose output are the
+    features."""
 
     def convolved(x, filters, strides=1, size=3):
         x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
@@ -148,7 +149,8 @@ MEMBERS = {
 
 
 def words(num_samples, rng):
-    """Sequences of words, each of one of four topics: one word in eight is of the topic's 60, the others are anyone's."""
+    """Sequences of words, each of one of four topics: one word in eight is of the topic's 60, the others are
+    anyone's."""
     topics = np.random.default_rng(7).permutation(VOCABULARY)[: NUM_TOPICS * 60].reshape(NUM_TOPICS, 60)
     y = rng.integers(NUM_TOPICS, size=num_samples)
     x = rng.integers(VOCABULARY, size=(num_samples, LENGTH))

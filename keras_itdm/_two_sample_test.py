@@ -1,11 +1,11 @@
 """A permutation test for whether two samples come from one distribution, by their maximum mean discrepancy.
 
-If they do, which of the pooled samples are called x and which y is arbitrary, so MMD is as likely to be any of the values
-that it takes when they are dealt out anew (Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, section 8.1).
+If they do, which of the pooled samples are called x and which y is arbitrary, so MMD is as likely to be any of the
+values that it takes when they are dealt out anew (Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, section 8.1).
 
-With weights w, 1/n for a sample that is dealt to x and -1/m for one that is dealt to y, MMD² is Σ w_i w_j k(z_i, z_j) over
-the pooled samples z. The kernel, bandwidth included, is the same however they are dealt. So all permutations take one
-product K W of matrices, with the weights of one in each column of W.
+With weights w, 1/n for a sample that is dealt to x and -1/m for one that is dealt to y, MMD² is Σ w_i w_j k(z_i, z_j)
+over the pooled samples z. The kernel, bandwidth included, is the same however they are dealt. So all permutations take
+one product K W of matrices, with the weights of one in each column of W.
 
 Nothing here is differentiated or compiled: it is NumPy in float64, with the same result on every backend.
 """
@@ -20,8 +20,9 @@ from keras_itdm._labels import class_indices, count_classes
 from keras_itdm._mmd import flatten_features
 from keras_itdm.kernels import check_kernel
 
-# Shares below which a difference is rounding error: of ‖x‖² + ‖y‖², where two samples coincide, and of the statistic, where
-# a permutation only exchanges samples that coincide, or x with y, and so counts as no smaller than what was observed.
+# Shares below which a difference is rounding error: of ‖x‖² + ‖y‖², where two samples coincide, and of the statistic,
+# where a permutation only exchanges samples that coincide, or x with y, and so counts as no smaller than what was
+# observed.
 _COINCIDENT = 1e-12
 _TIED = 1e-9
 
@@ -32,8 +33,8 @@ class TwoSampleTest(typing.NamedTuple):
     Attributes:
         statistic: MMD between the samples, or the mean over classes; MMD² if `unbiased`.
         p_value: Probability of a statistic at least as large if both samples were of one distribution.
-        bandwidth: σ of the kernel, in squared feature units: a float or, by class, an array of shape `(num_classes,)` with
-            NaN for classes that are not compared.
+        bandwidth: σ of the kernel, in squared feature units: a float or, by class, an array of shape `(num_classes,)`
+            with NaN for classes that are not compared.
     """
 
     statistic: float
@@ -65,25 +66,28 @@ def two_sample_test(
     Args:
         x: Samples, of shape `(n, ...)`. Axes beyond the second are flattened.
         y: Samples, of shape `(m, ...)`, as many numbers each as in `x`.
-        x_labels: Labels of `x`: class indices of shape `(n,)` or `(n, 1)`, or one-hot of shape `(n, classes)`. A label that
-            is no class index, such as -1, marks a sample that takes no part, and so does a class that `x` or `y` lacks.
+        x_labels: Labels of `x`: class indices of shape `(n,)` or `(n, 1)`, or one-hot of shape `(n, classes)`. A label
+            that is no class index, such as -1, marks a sample that takes no part, and so does a class that `x` or `y`
+            lacks.
         y_labels: The labels of `y`, in the form of `x_labels`.
         permutations: Number of permutations. The least p-value there can be is 1 / (1 + `permutations`).
         seed: Integer, to draw the same permutations again.
         kernel: A `Kernel`. Defaults to the paper's five kernels around the median squared distance of the pooled
             samples, or of those of a class.
-        unbiased: Whether to take the U-statistic of MMD², which is 0 on average for one distribution and can be negative,
-            instead of the biased MMD, which grows as samples get fewer. A class then needs two samples in `x` and in `y`.
-        num_classes: Number of classes, by which the sum over them is divided. Defaults to the width of one-hot labels, or
-            the largest label plus one. The p-value does not depend on it.
+        unbiased: Whether to take the U-statistic of MMD², which is 0 on average for one distribution and can be
+            negative, instead of the biased MMD, which grows as samples get fewer. A class then needs two samples in `x`
+            and in `y`.
+        num_classes: Number of classes, by which the sum over them is divided. Defaults to the width of one-hot labels,
+            or the largest label plus one. The p-value does not depend on it.
 
     Returns:
         A `TwoSampleTest`: statistic, p-value and bandwidth. If the samples are not all finite, statistic and p-value
         are NaN.
 
     Raises:
-        ValueError: if `kernel` is not a kernel, the samples do not have the same number of features, labels come for one of them alone or not one
-            a sample, there is nothing to compare, or `permutations` is not a positive integer.
+        ValueError: if `kernel` is not a kernel, the samples do not have the same number of features, labels come for
+            one of them alone or not one a sample, there is nothing to compare, or `permutations` is not a positive
+            integer.
 
     Example:
 
@@ -126,9 +130,9 @@ def permute(x, y, x_classes, y_classes, num_classes, permutations, rng, kernel=N
         rng: NumPy `Generator`.
 
     Returns:
-        NumPy arrays: statistics, `(num_classes, 1 + permutations)`, the observed ones first; and σ, `(num_classes,)`. For
-        a class that is not compared, since x or y has too few samples of it, all statistics are 0 and σ is NaN; for one
-        whose samples are not all finite all are NaN.
+        NumPy arrays: statistics, `(num_classes, 1 + permutations)`, the observed ones first; and σ, `(num_classes,)`.
+        For a class that is not compared, since x or y has too few samples of it, all statistics are 0 and σ is NaN; for
+        one whose samples are not all finite all are NaN.
 
     Raises:
         ValueError: if `kernel` is not a kernel, or no class is compared.
@@ -190,7 +194,8 @@ def _squared_distances(samples):
 def _unbiased(squared_mmd, excess, in_x, n, m):
     """The U-statistics, from the V-statistics, both `(permutations,)`; `in_x` is `(permutations, samples)`.
 
-    Known are Σ_xx + Σ_xy, Σ_yy + Σ_xy and MMD² = Σ_xx / n² + Σ_yy / m² - 2 Σ_xy / (nm), for sums of k - 1. They give all three.
+    Known are Σ_xx + Σ_xy, Σ_yy + Σ_xy and MMD² = Σ_xx / n² + Σ_yy / m² - 2 Σ_xy / (nm), for sums of k - 1. They give
+    all three.
     """
     of_samples = excess.sum(axis=1)
     with_x = in_x @ of_samples

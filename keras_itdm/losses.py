@@ -114,9 +114,9 @@ class JointMMD(_MMDLoss):
         squared: Whether to leave out the square root.
         unbiased: Whether to take the U-statistic of Gretton et al. (2012), which leaves out the diagonal and can be
             negative; it needs `squared=True`.
-        form: How the pairs of samples are gone through, with the same result: `"auto"`, which chooses by the sizes of the
-            batches; `"pairs"`, as one matrix; or `"tiles"`, some of its rows at a time, in less memory and more time.
-            (`"blocks"`, which is for several classes, is one block here.) `form_for` tells what is chosen.
+        form: How the pairs of samples are gone through, with the same result: `"auto"`, which chooses by the sizes of
+            the batches; `"pairs"`, as one matrix; or `"tiles"`, some of its rows at a time, in less memory and more
+            time. (`"blocks"`, which is for several classes, is one block here.) `form_for` tells what is chosen.
 
     Raises:
         ValueError: if `kernel` is not a kernel, `form` is unknown, or `unbiased` comes without `squared`.
@@ -143,25 +143,25 @@ class JointMMD(_MMDLoss):
 class ClassConditionalMMD(_MMDLoss):
     """Match_c, Eq. 5: the mean over the classes of MMD between their features in S1 and in S2 (ITDM-c).
 
-    A class that either batch lacks contributes 0, and so does, if `unbiased`, one with fewer than two samples in either.
-    A label that is no class index, such as -1, marks an unlabelled sample, which takes no part; so does a one-hot row of
-    zeros. Soft labels count for their largest entry.
+    A class that either batch lacks contributes 0, and so does, if `unbiased`, one with fewer than two samples in
+    either. A label that is no class index, such as -1, marks an unlabelled sample, which takes no part; so does a
+    one-hot row of zeros. Soft labels count for their largest entry.
 
     Args:
-        num_classes: Number of classes `K`, by which the sum is divided. `None` leaves it to the width of one-hot labels,
-            or to `ITDMModel`, which takes it from the model's output.
+        num_classes: Number of classes `K`, by which the sum is divided. `None` leaves it to the width of one-hot
+            labels, or to `ITDMModel`, which takes it from the model's output.
         kernel: A `Kernel`. Defaults to the paper's five kernels around the median squared distance, which is
             estimated for each class.
         squared: Whether to leave out the square root.
         unbiased: Whether to take the U-statistic of Gretton et al. (2012); it needs `squared=True`.
-        form: How the pairs of samples are gone through, with the same result: `"auto"`, which chooses by the sizes of the
-            batches and the number of classes; `"blocks"`, class by class; `"pairs"`, as one matrix of all samples; or
-            `"tiles"`, some rows of that at a time, in less memory and more time. `form_for` tells what is chosen.
+        form: How the pairs of samples are gone through, with the same result: `"auto"`, which chooses by the sizes of
+            the batches and the number of classes; `"blocks"`, class by class; `"pairs"`, as one matrix of all samples;
+            or `"tiles"`, some rows of that at a time, in less memory and more time. `form_for` tells what is chosen.
 
     Raises:
-        ValueError: if `num_classes` is not a positive integer, `kernel` is not a kernel, `form` is unknown, or `unbiased`
-            comes without `squared`; when called, if labels are missing, of the wrong shape, not as many as samples, strings,
-            or leave the number of classes unknown.
+        ValueError: if `num_classes` is not a positive integer, `kernel` is not a kernel, `form` is unknown, or
+            `unbiased` comes without `squared`; when called, if labels are missing, of the wrong shape, not as many as
+            samples, strings, or leave the number of classes unknown.
 
     Example:
 

@@ -1,4 +1,5 @@
-"""Float64 NumPy reference of the matching losses, written from the paper's formulas alone, and backend-free gradients."""
+"""Float64 NumPy reference of the matching losses, written from the paper's formulas alone, and backend-free
+gradients."""
 
 import functools
 
@@ -52,7 +53,8 @@ def class_conditional(h1, y1, h2, y2, num_classes, sigmas=None, squared=False, u
 
 
 def class_conditional_gradients(h1, y1, h2, y2, num_classes, squared=False, unbiased=False):
-    """Gradients of Eq. 5 in `h1` and `h2`, each bandwidth held: pair by pair, from the derivative of the exponential."""
+    """Gradients of Eq. 5 in `h1` and `h2`, each bandwidth held: pair by pair, from the derivative of the
+    exponential."""
     h1, h2 = h1.astype("float64"), h2.astype("float64")
     gradients = np.zeros_like(h1), np.zeros_like(h2)
     for k in range(num_classes):

@@ -6,7 +6,8 @@ from tests.networks import compiled, convolutional, data
 
 
 class SetEachStep(keras.callbacks.Callback):
-    """Sets λ to the step's number, from 1, reads it at every second step, and interrupts training where it is told to."""
+    """Sets λ to the step's number, from 1, reads it at every second step, and interrupts training where it is told
+    to."""
 
     def __init__(self, last_step=None):
         super().__init__()

@@ -1,4 +1,5 @@
-"""Every example as a user runs it: `--help`, which trains nothing, and a short run; data that is downloaded is faked."""
+"""Every example as a user runs it: `--help`, which trains nothing, and a short run; data that is downloaded is
+faked."""
 
 import importlib
 import pathlib

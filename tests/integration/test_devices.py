@@ -1,5 +1,5 @@
-"""Training on several devices, as far as one CPU can play them. Devices must be laid out before the backend starts: hence
-in processes of their own."""
+"""Training on several devices, as far as one CPU can play them. Devices must be laid out before the backend starts:
+hence in processes of their own."""
 
 import json
 import os
