@@ -105,6 +105,8 @@ def variants(base, default_weight):
         "features before activation": itdm(feature_layer="preactivation"),
         "ITDM-j": itdm("joint"),
         'partner="split"': itdm(partner="split"),
+        "the defaults (max_share=1)": itdm(max_share=1.0),
+        'partner="split", max_share=1': itdm(partner="split", max_share=1.0),
         "no S2: bias of the estimate": itdm(Compactness(as_bias=True), partner="split"),
         f"no S2: compactness, λ = {default_weight / 4:g}": itdm(Compactness(), default_weight / 4, partner="split"),
         f"no S2: compactness, λ = {default_weight:g}": itdm(Compactness(), partner="split"),

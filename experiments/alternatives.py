@@ -5,7 +5,6 @@ python -m experiments.alternatives
 
 import argparse
 import dataclasses
-import math
 import os
 import pathlib
 
@@ -13,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from experiments import figures, tables
 from experiments.data import TITLES, load
-from experiments.study import Trial, keep_tuned, run_trials, test_metrics
+from experiments.study import Trial, keep_tuned, run_trials, test_metrics, tune
 from experiments.training import Recipe, check_settings, positive
 
 # The plain recipes overfit: they end with a training cross-entropy near 0.
@@ -23,17 +22,18 @@ RECIPES = {
 }
 SIZES = {"digits": (400, 100), "fashion_mnist": (5000, 2000)}  # training images, held-out ones to tune on
 
-# Three values to tune for each but plain SGD.
-METHODS = {
+WEIGHTS = (0.05, 0.1, 0.2, 0.8, 1.6, 3.2, 6.4)  # λ, constant as in the paper
+METHODS = {  # values to tune, from weak to strong; one: as it stands
     "plain SGD": [{}],
-    "plain SGD, twice the batch": [{"batch": 2, "rate": rate} for rate in (0.5, 1, 2)],
-    "label smoothing": [{"label_smoothing": share} for share in (0.05, 0.1, 0.2)],
-    "weight decay": [{"weight_decay": decay} for decay in (0.001, 0.01, 0.03)],
-    "dropout": [{"dropout": share} for share in (0.2, 0.4, 0.6)],
-    "mixup": [{"mixup": alpha} for alpha in (0.1, 0.3, 1.0)],
-    "SAM": [{"sam": radius} for radius in (0.02, 0.05, 0.1)],
-    "ITDM-c": [{"match_weight": weight} for weight in (0.2, 0.8, 1.6)],
-    'ITDM-c, partner="split"': [{"match_weight": weight, "partner": "split"} for weight in (0.2, 0.8, 1.6)],
+    "plain SGD, twice the batch": [{"batch": 2, "rate": rate} for rate in (0.125, 0.25, 0.5, 1, 2, 4, 8)],
+    "label smoothing": [{"label_smoothing": share} for share in (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6)],
+    "weight decay": [{"weight_decay": decay} for decay in (1e-5, 1e-4, 0.001, 0.01, 0.03, 0.1, 0.3)],
+    "dropout": [{"dropout": share} for share in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9)],
+    "mixup": [{"mixup": alpha} for alpha in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)],
+    "SAM": [{"sam": radius} for radius in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)],
+    "ITDM-c": [{"match_weight": weight} for weight in WEIGHTS],
+    'ITDM-c, partner="split"': [{"match_weight": weight, "partner": "split"} for weight in WEIGHTS],
+    "ITDM, the defaults": [{"match_weight": 0.8, "max_share": 1.0}],
 }
 COLUMNS = {
     "accuracy": ("test accuracy, %", 2),
@@ -59,7 +59,10 @@ def recipe_of(plain, setting):
 
 
 def describe(setting):
-    return ", ".join(f"{key}={value:g}" for key, value in setting.items() if key not in ("partner", "batch")) or "none"
+    return (
+        ", ".join(f"{key}={value:g}" for key, value in setting.items() if key not in ("partner", "batch", "max_share"))
+        or "none"
+    )
 
 
 def study(name, poisoned, settings):
@@ -91,14 +94,21 @@ def study(name, poisoned, settings):
         ]
         return run_trials(trials, settings.output, test_metrics)
 
-    part = "tuning"
-    jobs = [(method, setting, 0) for method, grid in methods.items() if len(grid) > 1 for setting in grid]
-    tuned = list(zip(jobs, run(held_out, jobs), strict=True))
-    best = {}
+    part, best, tried = "tuning", {}, []
     for method, grid in methods.items():
-        candidates = [(numbers["cross_entropy"], setting) for (m, setting, _), numbers in tuned if m == method]
-        finite = [candidate for candidate in candidates if math.isfinite(candidate[0])]
-        best[method] = min(finite, key=lambda candidate: candidate[0])[1] if finite else grid[0]
+        if len(grid) == 1:
+            best[method] = grid[0]
+            continue
+        tuned = {}
+
+        def once(setting, method=method, tuned=tuned):
+            (tuned[describe(setting)],) = run(held_out, [(method, setting, 0)])
+            return tuned[describe(setting)]["cross_entropy"]
+
+        best[method], in_order = tune(grid, once)
+        for setting, _ in in_order:
+            of = {"data": name, "poisoned": poisoned, "method": method, "setting": describe(setting)}
+            tried.append({**of, **tuned[describe(setting)]})
 
     part = "test"
     jobs = [(method, best[method], seed) for method in methods for seed in range(settings.seeds)]
@@ -109,10 +119,6 @@ def study(name, poisoned, settings):
         row = {"data": name, "poisoned": poisoned, "method": method, "setting": describe(best[method])}
         row.update({key: tables.mean_and_deviation([m[key] for m in measured]) for key in measured[0]})
         rows.append(row)
-    tried = [
-        {"data": name, "poisoned": poisoned, "method": method, "setting": describe(setting), **numbers}
-        for (method, setting, _), numbers in tuned
-    ]
     return rows, tried
 
 

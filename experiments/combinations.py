@@ -11,7 +11,6 @@ training is kept as it is finished.
 
 import argparse
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -25,15 +24,12 @@ from tqdm.auto import tqdm
 
 from experiments import alternatives, figures, tables
 from experiments.data import TITLES, load
-from experiments.study import keep_tuned, test_metrics
+from experiments.study import keep_tuned, test_metrics, tune
 from experiments.training import check_settings, positive, write_atomically
 
 METHODS = {  # values to tune, from weak to strong
-    "plain SGD": [{}],
-    "dropout": [{"dropout": share} for share in (0.2, 0.4, 0.6, 0.8, 0.9)],
-    "weight decay": [{"weight_decay": decay} for decay in (0.001, 0.01, 0.03, 0.1, 0.3)],
-    "label smoothing": [{"label_smoothing": share} for share in (0.05, 0.1, 0.2, 0.4)],
-    "mixup": [{"mixup": alpha} for alpha in (0.1, 0.3, 1.0, 3.0, 10.0)],
+    method: alternatives.METHODS[method]
+    for method in ("plain SGD", "dropout", "weight decay", "label smoothing", "mixup")
 }
 ITDM = {"match_weight": 0.8, "max_share": 1.0}  # the defaults
 RECIPE = alternatives.RECIPES["fashion_mnist"]
@@ -121,20 +117,10 @@ def train(recipe, mixup, seed, data, held_out):
     return result
 
 
-def tune(grid, once):
-    """Three values are tried, and the next one as long as the last is the best.
-
-    Args:
-        grid: List of settings.
-        once: Function of a setting to what `train` returned for it.
-
-    Returns:
-        The best setting, and the list of the cross-entropies on held-out images of those that were tried.
-    """
-    tried = [once(setting)["held_out"] for setting in grid[:3]]
-    while len(tried) < len(grid) and np.nanargmin(tried) == len(tried) - 1:
-        tried.append(once(grid[len(tried)])["held_out"])
-    return grid[int(np.nanargmin(tried))], tried
+def middle(values, number):
+    """So many of them, or one more where they cannot be in the middle; all where there are fewer."""
+    left_out = max(0, len(values) - number) // 2
+    return values[left_out : len(values) - left_out]
 
 
 def study(name, settings):
@@ -168,14 +154,14 @@ def study(name, settings):
 
     rows, tried_rows, seen = [], [], set()
     methods = dict.fromkeys(["plain SGD", *settings.methods])
-    grids = {method: METHODS[method][: settings.values] for method in methods}
+    grids = {method: middle(METHODS[method], settings.values) for method in methods}
     at_least = sum(min(len(grid), 3) + settings.seeds - 1 for grid in grids.values())
     with tqdm(total=2 * at_least, unit="training", smoothing=0, desc=name) as bar:
         for method, grid in grids.items():
             for itdm in (False, True):
-                best, tried = tune(grid, functools.partial(once, method, itdm, 0))
+                best, tried = tune(grid, lambda setting, of=(method, itdm): once(*of, 0, setting)["held_out"])
                 of = {"data": name, "method": method, "itdm": itdm}
-                for setting, value in zip(grid, tried, strict=False):
+                for setting, value in tried:
                     tried_rows.append({**of, "setting": alternatives.describe(setting), "held_out": value})
                 measured = [once(method, itdm, seed, best) for seed in range(settings.seeds)]
                 row = {**of, "setting": alternatives.describe(best), "epochs": [run["epoch"] for run in measured]}
@@ -271,7 +257,7 @@ def main():
     add("--seeds", type=positive, default=3, help="number of seeds, from 0 (default: 3)")
     add("--train-size", type=positive, default=5000, help="training images (default: 5000)")
     add("--epochs", type=positive, help=f"{RECIPE.epochs} if not given")
-    add("--values", type=positive, default=5, help="values of a regularizer to try at most (default: 5)")
+    add("--values", type=positive, default=7, help="values of a regularizer to try at most (default: 7)")
     add("--output", type=pathlib.Path, default=pathlib.Path("results/combinations"), help="folder for the results")
     settings = parser.parse_args()
     check_settings(settings, free=("data", "methods", "seeds", "values", "output"))

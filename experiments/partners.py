@@ -38,9 +38,9 @@ COLUMNS = {  # title, digits, and whether more or less is better
 }
 
 
-def recipe_of(plain, partner, times, match_weight):
+def recipe_of(plain, partner, times, match_weight, max_share=None):
     """The plain recipe, over `times` its epochs, with ITDM-c unless `partner` is `None`."""
-    itdm = {"partner": partner, "match_weight": match_weight} if partner else {}
+    itdm = {"partner": partner, "match_weight": match_weight, "max_share": max_share} if partner else {}
     milestones = tuple(times * epoch for epoch in plain.milestones)
     return dataclasses.replace(plain, epochs=times * plain.epochs, milestones=milestones, **itdm)
 
@@ -61,7 +61,7 @@ def study(name, settings):
     for seed in range(settings.seeds):  # the outer loop, so that a busy hour of the machine falls on all alike
         for partner, times, weight in trainings:
             keys.append({"data": name, "partner": partner, "times": times, "match_weight": weight, "seed": seed})
-            recipe = recipe_of(plain, partner, times, weight)
+            recipe = recipe_of(plain, partner, times, weight, settings.max_share)
             label = f"{name}-{partner or 'plain'}-lambda{weight:g}-epochs{recipe.epochs}-seed{seed}"
             trials.append(Trial(label, recipe, data, seed))
     numbers = run_trials(trials, settings.output, test_metrics)
@@ -178,6 +178,7 @@ def main():
         default=[0.2, 0.4, 0.8, 1.6],
         help="values of λ; 0, plain SGD, is run in any case",
     )
+    add("--max-share", type=not_negative, metavar="κ", help="of the bound; a constant λ if not given")
     add("--seeds", type=positive, default=5, help="number of seeds, from 0")
     add("--epochs", type=positive, help="of plain SGD; the recipe's if not given")
     add(

@@ -60,6 +60,26 @@ def run_trials(trials, output, measure):
     return measured
 
 
+def tune(grid, once):
+    """The three values in the middle are tried, then the next one as long as the best lies at an edge.
+
+    Args:
+        grid: List of settings, from weak to strong.
+        once: Function of a setting to what is to be small.
+
+    Returns:
+        The best setting, and the list of `(setting, value)` that were tried, from weak to strong.
+    """
+    middle = len(grid) // 2
+    tried = {index: once(grid[index]) for index in range(max(middle - 1, 0), min(middle + 2, len(grid)))}
+    while True:
+        best = min(tried, key=lambda index: tried[index] if np.isfinite(tried[index]) else np.inf)
+        ahead = {min(tried): best - 1, max(tried): best + 1}.get(best)
+        if ahead is None or ahead in tried or not 0 <= ahead < len(grid):
+            return grid[best], [(grid[index], tried[index]) for index in sorted(tried)]
+        tried[ahead] = once(grid[ahead])
+
+
 def keep_tuned(settings, texts, tuning_texts, rows, tried):
     """Writes what a study with tuning came to, into the folder `settings.output`.
 

@@ -13,7 +13,7 @@ import time
 import keras
 import numpy as np
 
-import keras_itdm
+import keras_itdm.callbacks
 from experiments.networks import NETWORKS
 
 
@@ -33,6 +33,7 @@ class Recipe:
     matching: object = "class_conditional"
     partner: str = "stream"
     max_share: float | None = None  # κ; None is the paper's constant λ
+    schedule: object = None  # of λ, as `MatchWeightScheduler` takes it; None keeps λ as it is
     feature_layer: str = "features"
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
@@ -68,6 +69,9 @@ class Recipe:
             jit_compile=_jit_compile(),
         )
         return model
+
+    def callbacks(self):
+        return [keras_itdm.callbacks.MatchWeightScheduler(self.schedule)] if self.schedule else []
 
     def steps_per_epoch(self, data):
         return data.num_batches(self.batch_size) * (2 if self.sam else 1)
@@ -107,8 +111,11 @@ class Recipe:
 
 def _jit_compile():
     """TensorFlow's own kernels for convolutions are faster than XLA's on a CPU; elsewhere Keras knows best."""
-    on_cpu = keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
-    return False if on_cpu else "auto"
+    return False if keras.backend.backend() == "tensorflow" and _on_cpu() else "auto"
+
+
+def _on_cpu():
+    return "cpu" in str(keras.ops.zeros(()).device).lower()
 
 
 def train(recipe, data, seed, folder, measure=None, validate=True, on_epoch_end=None):
@@ -125,7 +132,8 @@ def train(recipe, data, seed, folder, measure=None, validate=True, on_epoch_end=
 
     Returns:
         Dictionary of "history", which has a list of values an epoch for each key that Keras logs and for "seconds", the
-        time spent in training, "parameters", the number of trainable ones, and what was measured.
+        time spent in training (the processor's where it is a CPU that trains, so that what else runs does not count),
+        "parameters", the number of trainable ones, and what was measured.
     """
     folder = pathlib.Path(folder)
     if (folder / "result.json").exists():
@@ -143,7 +151,7 @@ def train(recipe, data, seed, folder, measure=None, validate=True, on_epoch_end=
             steps_per_epoch=recipe.steps_per_epoch(data),
             validation_data=data.test() if validate else None,
             validation_batch_size=1000,
-            callbacks=[progress],
+            callbacks=[*recipe.callbacks(), progress],
             shuffle=False,  # the stream is shuffled
             verbose=0,
         )
@@ -197,7 +205,7 @@ class Progress(keras.callbacks.Callback):
         return self.folder / f"state-{epoch}.npz"
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch, self._begun, self._evaluating = epoch, time.perf_counter(), 0.0
+        self._epoch, self._begun, self._evaluating = epoch, _seconds(), 0.0
 
     def on_train_batch_begin(self, batch, logs=None):
         # Not by keras.utils.set_random_seed, which on TensorFlow empties the cache of kernels.
@@ -207,13 +215,13 @@ class Progress(keras.callbacks.Callback):
             torch.manual_seed(self.seed + 1000 * self._epoch)
 
     def on_test_begin(self, logs=None):
-        self._test_begun = time.perf_counter()
+        self._test_begun = _seconds()
 
     def on_test_end(self, logs=None):
-        self._evaluating += time.perf_counter() - self._test_begun
+        self._evaluating += _seconds() - self._test_begun
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = {**logs, "seconds": time.perf_counter() - self._begun - self._evaluating}
+        logs = {**logs, "seconds": _seconds() - self._begun - self._evaluating}
         for key, value in logs.items():
             self.history.setdefault(key, []).append(float(value))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -227,6 +235,11 @@ class Progress(keras.callbacks.Callback):
 
     def remove(self):
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _seconds():
+    """Now, on a clock that the rest of the machine's work does not move where the processor trains."""
+    return time.process_time() if _on_cpu() else time.perf_counter()
 
 
 def _state(model):

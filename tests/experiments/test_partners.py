@@ -7,7 +7,9 @@ import pytest
 from experiments import partners, tables
 from experiments.data import Data
 
-SETTINGS = argparse.Namespace(match_weight=[0.8, 0, 0.2], seeds=3, epochs=None, train_size=None, output=None)
+SETTINGS = argparse.Namespace(
+    max_share=None, match_weight=[0.8, 0, 0.2], seeds=3, epochs=None, train_size=None, output=None
+)
 PLAIN = partners.RECIPES["digits"]
 
 
