@@ -8,6 +8,7 @@ handing variables back on JAX (what `Callback.model` does), sharing a loss betwe
 """
 
 import contextlib
+import itertools
 
 import keras
 from keras import tree
@@ -129,16 +130,17 @@ def skip_epochs(epoch_iterator, epochs):
 
     Args:
         epoch_iterator: The Keras `EpochIterator` that `fit` trains from.
-        epochs: Number of epochs to skip. A data adapter may know how: `pass_over_epoch()`.
+        epochs: Number of epochs to skip. A data adapter may name a `tf.data.Dataset` that draws what it draws, and
+            reads less, as `passed_over_by`.
     """
     if epoch_iterator.steps_per_epoch:
         return
-    pass_over = getattr(epoch_iterator.data_adapter, "pass_over_epoch", None)
-    # TensorFlow's trainer makes a dataset of its own out of the adapter's, whose order is drawn apart.
-    if pass_over is not None and keras.backend.backend() != "tensorflow":
-        for _ in range(epochs):
-            pass_over()
-        return
+    passed_over_by = getattr(epoch_iterator.data_adapter, "passed_over_by", None)
+    if passed_over_by is not None:
+        # Keras trains from a `tf.data.Dataset` itself on TensorFlow, elsewhere from a generator, begun when it is read.
+        begun_at_once = keras.backend.backend() == "tensorflow"
+        begun_later = itertools.chain.from_iterable
+        epoch_iterator._get_iterator = lambda: passed_over_by if begun_at_once else begun_later([passed_over_by])
     for _ in range(epochs):
         for step, _, batches in epoch_iterator._enumerate_iterator():
             if step == 0:
@@ -146,6 +148,7 @@ def skip_epochs(epoch_iterator, epochs):
             if epoch_iterator.num_batches is None:  # the length is not known before the end is met
                 epoch_iterator.data_adapter.on_epoch_end()
                 break
+    vars(epoch_iterator).pop("_get_iterator", None)
 
 
 def look_at_first_batch(epoch_iterator, look):

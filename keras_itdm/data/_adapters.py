@@ -2,7 +2,6 @@
 
 import collections.abc
 import contextlib
-import functools
 import itertools
 import warnings
 
@@ -33,7 +32,7 @@ from keras_itdm.data._pairs import (
 )
 from keras_itdm.data._pool import NUM_AHEAD, pairs_out_of_pool
 from keras_itdm.data._reordered import PairedPyDataset, ReorderedArrays, reordered_data_loader
-from keras_itdm.data._zip_batches import independent_seed, pass_over, zip_batches, zip_with_itself
+from keras_itdm.data._zip_batches import independent_seed, zip_batches, zip_with_itself
 
 
 def pair_up(
@@ -173,7 +172,7 @@ def _pair_tf_dataset(dataset, y, sample_weight, class_weight, num_inputs, input_
     dataset = dataset.map(Pair)
     distribution = keras.distribution.distribution()
     adapter = TFDatasetAdapter(dataset, distribution=distribution)
-    adapter.pass_over_epoch = functools.partial(pass_over, drawn)
+    adapter.passed_over_by = getattr(drawn, "passed_over_by", None)
     return adapter
 
 
