@@ -128,7 +128,7 @@ def _out_of_pool(dataset, seeds, size, num_ahead, fit_together):
 
     shuffle = tf.random.experimental.stateless_shuffle
     structure = dataset.element_spec
-    flat = dataset.map(lambda *batch: tuple(tf.nest.flatten(_element(batch, structure), expand_composites=True)))
+    flat = dataset.map(lambda *batch: tuple(tf.nest.flatten(element(batch, structure), expand_composites=True)))
     specs = flat.element_spec
 
     def put(store, index, values):
@@ -198,7 +198,7 @@ def _out_of_pool(dataset, seeds, size, num_ahead, fit_together):
     return pairs.skip(num_ahead).map(lambda first, second: (packed(first), packed(second)))
 
 
-def _element(arguments, structure):
+def element(arguments, structure):
     """What `map` hands to a function as several arguments, as the one element that it is."""
     return arguments if type(structure) is tuple else arguments[0]
 
