@@ -8,6 +8,7 @@ share of what it was while the loss is about what it was: features that shrink i
 import warnings
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_itdm import _replicas
@@ -18,16 +19,17 @@ _RECENT = 0.9  # share that a mean over some ten steps keeps in each
 
 
 class CollapseWatch:
-    """Spread of the features and loss, at the first step and of late.
+    """Spread of the features of each layer and loss, at the first step and of late.
 
     Args:
-        model: A `keras.Model`, which gets a variable: the first spread and loss, then the means of some ten steps.
+        model: A `keras.Model`, which gets a variable: the first spreads and loss, then the means of some ten steps.
+        num_layers: Number of feature layers.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, num_layers):
         self.has_warned = False
         self._variable = model.add_weight(
-            shape=(4,),
+            shape=(2 * (num_layers + 1),),
             initializer="zeros",
             trainable=False,
             dtype="float32",
@@ -39,34 +41,42 @@ class CollapseWatch:
         """Notes a step.
 
         Args:
-            features: H1. The spread is the root of their mean squared distance from their mean.
+            features: List of H1 at each layer. The spread is the root of their mean squared distance from their mean.
             loss: The loss; of a replica, its part in the sum.
         """
-        features = ops.cast(ops.reshape(features, (ops.shape(features)[0], -1)), "float32")
-        mean = _replicas.total(ops.mean(features, axis=0)) / _replicas.num_replicas()
-        squared = _replicas.total(ops.mean(ops.sum(ops.square(features - mean), axis=1))) / _replicas.num_replicas()
-        step = ops.stop_gradient(ops.stack([ops.sqrt(squared), _replicas.total(ops.cast(loss, "float32"))]))
+        values = [_spread(h1) for h1 in features] + [_replicas.total(ops.cast(loss, "float32"))]
+        step = ops.stop_gradient(ops.stack(values))
         known = ops.convert_to_tensor(self._variable.value)
-        first, recent = known[:2], known[2:]
+        first, recent = known[: len(values)], known[len(values) :]
         is_first = ops.all(known == 0)
         first = ops.where(is_first, step, first)
         recent = ops.where(is_first, step, _RECENT * recent + (1 - _RECENT) * step)
         self._variable.assign(ops.concatenate([first, recent]))
 
     def warn(self):
-        """Warns, once, if the features have collapsed."""
-        first_spread, first_loss, spread, loss = (float(value) for value in self._variable.numpy())
-        if self.has_warned or not (spread < TINY_SHARE * first_spread and loss > NO_BETTER * first_loss):
+        """Warns, once, if the features of a layer have collapsed."""
+        (*first_spreads, first_loss), (*spreads, loss) = np.split(self._variable.numpy().astype("float64"), 2)
+        collapsed = [
+            spread / first for first, spread in zip(first_spreads, spreads, strict=True) if spread < TINY_SHARE * first
+        ]
+        if self.has_warned or not collapsed or not loss > NO_BETTER * first_loss:
             return
         self.has_warned = True
         warnings.warn(
-            f"The features have collapsed: their spread is {spread / first_spread:.1e} of what it was at the first "
+            f"The features have collapsed: their spread is {min(collapsed):.1e} of what it was at the first "
             f"step, and the loss, {loss:.3g}, is no better than {first_loss:.3g} at the start. Matching with a "
             "constant weight has taken over. Bound it: ITDMModel(..., max_share=1.0), the default, instead of "
             "max_share=None; or lower match_weight; or let it rise from 0 over the first tenth of training with "
             "MatchWeightScheduler.",
             stacklevel=2,
         )
+
+
+def _spread(features):
+    features = ops.cast(ops.reshape(features, (ops.shape(features)[0], -1)), "float32")
+    mean = _replicas.total(ops.mean(features, axis=0)) / _replicas.num_replicas()
+    squared = _replicas.total(ops.mean(ops.sum(ops.square(features - mean), axis=1))) / _replicas.num_replicas()
+    return ops.sqrt(squared)
 
 
 class CollapseWarning(keras.callbacks.Callback):

@@ -1,4 +1,4 @@
-"""The features: finding the layer whose output they are, and reading them off a forward pass."""
+"""The features: finding the layers whose outputs they are, and reading them off a forward pass."""
 
 import contextlib
 import contextvars
@@ -14,20 +14,52 @@ from keras import tree
 from keras_itdm._generators import OwnRandomness
 from keras_itdm._keras import sublayers
 
-_reading = contextvars.ContextVar("keras_itdm_reading", default=(None, None))  # layer and Reading
+_readings = contextvars.ContextVar("keras_itdm_readings", default=())
 
 
-def find_layer(model, path):
-    """The layer of `model` at `path`: its name, or `"outer/inner"` for one inside a nested model.
+def find_layers(model, paths):
+    """The layers of `model` at paths: names, or `"outer/inner"` for one inside a nested model.
 
     Args:
         model: A `keras.Model`.
-        path: Layer names joined by `/`.
+        paths: List of layer names joined by `/`.
 
     Raises:
-        ValueError: if there is no such layer (the message names the ones there are), or it has no output of its own.
+        ValueError: if there is no such layer (the message names the ones there are), it has no output of its own, or
+            two of them are the same or have the same output.
     """
-    return _layers_to(model, path)[-1]
+    return [layers[-1] for layers in _layers_to_each(model, paths)]
+
+
+def _layers_to_each(model, paths):
+    chains = [_layers_to(model, path) for path in paths]
+    found = []
+    for path, (*_, layer) in zip(paths, chains, strict=True):
+        for other_path, other in found:
+            if layer is other:
+                same = "one layer"
+            elif _output_of(layer) is not None and _output_of(layer) is _output_of(other):
+                same = "one output"
+            else:
+                continue
+            raise named_twice(same, other_path, path)
+        found.append((path, layer))
+    return chains
+
+
+def named_twice(what, path, other):
+    return ValueError(
+        f"`feature_layer` names {what} twice, as '{path}' and '{other}'. Name it once; a layer that is to count more "
+        f"has a larger weight: {{'{path}': 2.0, ...}}."
+    )
+
+
+def _output_of(layer):
+    """The symbolic output: of a nested model that of the layer inside which it comes from."""
+    try:
+        return layer.outputs[0] if getattr(layer, "outputs", None) else layer.output
+    except (AttributeError, ValueError):  # it has none yet, or several
+        return None
 
 
 def _layers_to(model, path):
@@ -136,12 +168,14 @@ class Reading:
     """What a layer returns while the context of `read_features` is open.
 
     Attributes:
+        layer: The layer.
         outputs: List of what it returned, one for each of its calls.
         pass_on: Function of a tensor: what the rest of the network is given in place of each.
     """
 
-    def __init__(self, path, pass_on=None):
+    def __init__(self, path, layer, pass_on=None):
         self._path = path
+        self.layer = layer
         self.outputs = []
         self.pass_on = pass_on
 
@@ -165,26 +199,27 @@ class Reading:
 
 
 @contextlib.contextmanager
-def read_features(model, path, pass_on=None):
-    """Reads what the layer of `model` at `path` returns whenever it is called in this thread while the context is open.
+def read_features(model, paths, pass_on=None):
+    """Reads what the layers of `model` at `paths` return when they are called in this thread while the context is open.
 
     Args:
-        pass_on: Function of a tensor, such as an identity with a gradient of its own: the rest of the network is given
-            its result in place of the features. Defaults to the features themselves.
+        pass_on: Function of a layer's index in `paths` and a tensor, such as an identity with a gradient of its own:
+            the rest of the network is given its result in place of the features. Defaults to the features themselves.
 
     Yields:
-        A `Reading`.
+        List of a `Reading` for each path.
     """
-    *outer, layer = _layers_to(model, path)
-    for each in outer:
-        _make_open(each)
-    _make_readable(layer)
-    reading = Reading(path, pass_on)
-    token = _reading.set((layer, reading))
+    readings = []
+    for index, (path, (*outer, layer)) in enumerate(zip(paths, _layers_to_each(model, paths), strict=True)):
+        for each in outer:
+            _make_open(each)
+        _make_readable(layer)
+        readings.append(Reading(path, layer, None if pass_on is None else functools.partial(pass_on, index)))
+    token = _readings.set(readings)
     try:
-        yield reading
+        yield readings
     finally:
-        _reading.reset(token)
+        _readings.reset(token)
 
 
 def _make_readable(layer):
@@ -215,8 +250,9 @@ def _told(layer, call):
     @functools.wraps(call)
     def call_and_tell(*args, **kwargs):
         output = call(*args, **kwargs)
-        read_layer, reading = _reading.get()
-        if read_layer is layer:
+        for reading in _readings.get():
+            if reading.layer is not layer:
+                continue
             reading.outputs.append(output)
             if reading.pass_on is not None and len(reading.outputs) == 1:
                 output = tree.map_structure(reading.pass_on, output)
@@ -233,8 +269,7 @@ def _make_open(layer):
     rematerialized_call = layer.rematerialized_call
 
     def rematerialized_unless_read(call, *args, **kwargs):
-        is_read = _reading.get()[0] is not None
-        return call if is_read else rematerialized_call(call, *args, **kwargs)
+        return call if _readings.get() else rematerialized_call(call, *args, **kwargs)
 
     rematerialized_unless_read.is_open = True
     object.__setattr__(layer, "rematerialized_call", rematerialized_unless_read)
@@ -249,13 +284,13 @@ def run_model(model, inputs, training):
     return model(inputs, training=training if takes_training else None)
 
 
-def features_without_trace(model, path, inputs, training):
-    """The features that a forward pass of its own gives, which leaves no trace: whatever it does to the state of the
-    model, such as moving averages, random seeds and losses that layers add, is dropped. Gradients flow."""
+def features_without_trace(model, paths, inputs, training):
+    """The features of each layer that a forward pass of its own gives, which leaves no trace: whatever it does to the
+    state of the model, such as moving averages, random seeds and losses that layers add, is dropped. Gradients flow."""
     state = [(variable, variable.value) for variable in model.variables]  # on JAX one left out would have no gradient
-    with keras.StatelessScope(state), _torch_state_kept(model), read_features(model, path) as reading:
+    with keras.StatelessScope(state), _torch_state_kept(model), read_features(model, paths) as readings:
         run_model(model, inputs, training)
-    return reading.features()
+    return [reading.features() for reading in readings]
 
 
 @contextlib.contextmanager

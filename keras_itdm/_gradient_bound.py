@@ -14,7 +14,14 @@ n² = m · ‖∂L/∂H1‖², which does not depend on how many they are,
     1 - u / max u  is what the loss has lost of the hold it had on the features: 0 when nothing has been learnt yet.
        Squared, it keeps matching from slowing a network down that is still learning
 
-Norms are Frobenius norms over the global mini-batch. The idea is that of the adaptive weight of VQGAN (Esser et al.
+Norms are Frobenius norms over the global mini-batch.
+
+Of several layers, with shares p in Match that add up to 1, each has a w of its own, of the gradients at its features.
+Since L + Σ p w Match = Σ p (L + w Match), a step's gradient is then the mean of those of matching one layer alone, none
+of which is taken over. What comes back to a layer from those behind it, and stands for the loss's gradient there, holds
+the pull of Match on them as well: no more than κ p times the loss's own, where theirs is measured.
+
+The idea is that of the adaptive weight of VQGAN (Esser et al.
 2021) and of LARS' trust ratio (You et al. 2017): one gradient is given a length by another.
 """
 
@@ -45,21 +52,23 @@ def check_max_share(value):
 
 
 class GradientBound:
-    """What is known of the loss's gradient at the features, and the w that follows.
+    """What is known of the loss's gradient at the features of a layer, and the w that follows.
 
     Args:
         model: A `keras.Model`, which gets a variable: the number of steps t, then v, u and max u.
         max_share: κ.
+        layer: Index of the layer among the feature layers.
     """
 
-    def __init__(self, model, max_share):
+    def __init__(self, model, max_share, layer=0):
         self.max_share = max_share
+        self._layer = layer
         self.variable = model.add_weight(
             shape=(4,),
             initializer="zeros",
             trainable=False,
             dtype="float32",
-            name="loss_gradient",
+            name=f"loss_gradient_{layer}" if layer else "loss_gradient",
             aggregation="only_first_replica",
         )
 
@@ -88,9 +97,9 @@ class GradientBound:
                 too large, is passed over.
         """
         norms = step.taps.squared_norms
-        if "features" not in norms:  # nothing before the features is trained
+        if self._layer not in norms:  # nothing before the features is trained
             return known
-        squared_norm = _replicas.total(norms["features"] / norms["loss"]) * self._samples(step)
+        squared_norm = _replicas.total(norms[self._layer] / norms["loss"]) * self._samples(step)
         count, squared, recent, largest = ops.unstack(known)
         norm, part = ops.sqrt(squared_norm), 4.0 / (count + 4.0)
         recent = ops.where(count == 0, norm, RECENT * recent + (1 - RECENT) * norm)

@@ -56,14 +56,12 @@ class Taps:
         squared_norms: Dict of float32 scalars by name of a tap, filled once the gradient has been taken.
     """
 
-    NAMES = ("features", "loss")
-
     def __init__(self):
         self.squared_norms = {}
         self._probes = {}
 
     def __call__(self, name, tensor):
-        """The tensor, equal to what is given. Each of `NAMES` is tapped once."""
+        """The tensor, equal to what is given. A name is that of one tap."""
         backend = keras.backend.backend()
         if backend == "jax":
             return _jax_tap()(tensor, self._probes[name]) if name in self._probes else tensor
@@ -92,8 +90,8 @@ class Taps:
     def _note(self, name, upstream):
         self.squared_norms[name] = squared_norm(upstream)
 
-    def differentiate(self, function, variables):
-        """Takes the gradient of `function(variables)`, that is `(loss, auxiliary)`, on JAX.
+    def differentiate(self, function, variables, names):
+        """Takes the gradient of `function(variables)`, that is `(loss, auxiliary)`, on JAX, with taps of these names.
 
         Returns:
             The loss, its gradients, to be given back to it by `attach`, and what is auxiliary; none has a gradient.
@@ -103,15 +101,16 @@ class Taps:
         variables = jax.lax.stop_gradient(variables)
 
         def with_probes(variables, probes):
-            self._probes = probes
+            self._probes = dict(zip(names, probes, strict=True))
             try:
                 return function(variables)
             finally:
                 self._probes = {}
 
-        probes = {name: jax.numpy.zeros(()) for name in self.NAMES}
+        probes = [jax.numpy.zeros(()) for _ in names]
         (loss, auxiliary), gradients = jax.value_and_grad(with_probes, argnums=(0, 1), has_aux=True)(variables, probes)
-        gradients, self.squared_norms = gradients
+        gradients, squared_norms = gradients
+        self.squared_norms = dict(zip(names, squared_norms, strict=True))
         return jax.lax.stop_gradient(loss), gradients, auxiliary
 
 

@@ -7,6 +7,7 @@ import keras
 from keras import ops, tree
 
 from keras_itdm import _replicas
+from keras_itdm._feature_layers import mean_over_layers
 from keras_itdm._gradients import squared_norm, value_and_gradients, with_gradient
 from keras_itdm._labels import (
     check_are_classes,
@@ -40,55 +41,61 @@ class Match:
     """Match of a model.
 
     Args:
-        model: An `ITDMModel`. Its `matching`, `label_fn`, `output_names` and `synchronized` are looked up as needed.
+        model: An `ITDMModel`. Its `feature_layer`, `matching`, `label_fn`, `output_names` and `synchronized` are looked
+            up as needed.
     """
 
     def __init__(self, model):
         self._model = model
         self._loss = loss_of(model.matching)
         self._made = set()  # remarks on labels, each of which is made once
-        self._has_seen_all = False
 
     def __call__(self, features, y, partner_features=None, partner_y=None):
         """Match between the features of S1 and of S2, or between the halves of S1 where no S2 is given.
 
+        Args:
+            features: List of the features of S1 at each feature layer; `partner_features` are those of S2.
+
         Returns:
-            Scalar: its value, which has a gradient.
+            Scalar: its value, which has a gradient. Of several layers, the weighted mean.
         """
-        function, tensors = self._function(features, y, partner_features, partner_y)
-        return function(*tensors)
+        function, layers = self._function(features, y, partner_features, partner_y)
+        return mean_over_layers(self._model.feature_layer, [function(*tensors) for tensors in layers])
 
     def weighted(self, weigh, features, y, partner_features=None, partner_y=None):
         """w · Match, for a w that depends on how long the gradient of Match is.
 
         Args:
-            weigh: Function from ‖∂Match/∂H1‖ + ‖∂Match/∂H2‖, norms over the mini-batches of all replicas, to w.
+            weigh: List of a function for each feature layer from ‖∂Match/∂H1‖ + ‖∂Match/∂H2‖, norms over the
+                mini-batches of all replicas, to w.
 
         Returns:
-            Three scalars: w · Match, with its gradient; Match and w, without.
+            Three scalars: w · Match, with its gradient; Match and w, without. Of several layers, the weighted mean of
+            each.
         """
-        function, tensors = self._function(features, y, partner_features, partner_y)
-        value, gradients = value_and_gradients(function, *tensors)
-        squared_norms = [_replicas.total(squared_norm(gradient)) for gradient in gradients]
-        norm = sum(ops.sqrt(squared) for squared in squared_norms) / _replicas.num_replicas()
-        weight = weigh(norm)
-        weighted = with_gradient(weight * value, tensors, [weight * gradient for gradient in gradients])
-        return weighted, value, weight
+        function, layers = self._function(features, y, partner_features, partner_y)
+        parts = []
+        for weigh_layer, tensors in zip(weigh, layers, strict=True):
+            value, gradients = value_and_gradients(function, *tensors)
+            squared_norms = [_replicas.total(squared_norm(gradient)) for gradient in gradients]
+            norm = sum(ops.sqrt(squared) for squared in squared_norms) / _replicas.num_replicas()
+            weight = weigh_layer(norm)
+            weighted = with_gradient(weight * value, tensors, [weight * gradient for gradient in gradients])
+            parts.append((weighted, value, weight))
+        return tuple(mean_over_layers(self._model.feature_layer, part) for part in zip(*parts, strict=True))
 
     def _function(self, features, y, partner_features, partner_y):
-        """Match as a function of features alone, and those features."""
+        """Match as a function of features alone, and those features of each layer."""
         labels = self._labels(y)
         if partner_features is not None:
             partner_labels = self._labels(partner_y)
-            return lambda h1, h2: self._over_replicas(self._loss, h1, labels, h2, partner_labels), (
-                features,
-                partner_features,
-            )
+            between_batches = lambda h1, h2: self._over_replicas(self._loss, h1, labels, h2, partner_labels)  # noqa: E731
+            return between_batches, list(zip(features, partner_features, strict=True))
         if not self._loss.needs_labels and not may_be_labels(labels):
             labels = None
         num_classes = getattr(self._loss, "num_classes", None)
         between_halves = lambda *batch: self._loss(*stratified_halves(*batch, num_classes))  # noqa: E731
-        return lambda h1: self._over_replicas(between_halves, h1, labels), (features,)
+        return lambda h1: self._over_replicas(between_halves, h1, labels), [(h1,) for h1 in features]
 
     def _over_replicas(self, function, *batches):
         in_float32 = lambda *batches: ops.cast(function(*batches), "float32")  # noqa: E731
@@ -107,17 +114,6 @@ class Match:
                 f"{type(self._loss).__name__} matches class by class and needs labels. Received data "
                 "without: give fit(x, y), or a stream of (x, y), or match jointly: matching='joint'."
             )
-
-    def look_at_arrays(self, x, y, batch_size):
-        """A `fit` begins. Looks at `y` as `check_values` does, if there is any."""
-        self._has_seen_all = y is not None
-        if self._has_seen_all:
-            self.check_values((x, y), batch_size)
-
-    @property
-    def looks_at_batches(self):
-        """Whether `check_values` would find anything in a batch that it has not seen."""
-        return not self._has_seen_all and isinstance(loss_of(self._model.matching), ClassConditionalMMD)
 
     def check_values(self, batch, batch_size=None):
         """Looks at labels whose values are at hand, and warns once if some are outside [0, K), once if a step will

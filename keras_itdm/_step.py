@@ -17,15 +17,15 @@ class Step:
     Attributes:
         model: The `ITDMModel` that takes the step.
         partner: S2, or `None` to match the halves of S1.
-        reading: Of the features of S1, once the model has been called.
-        taps: Note the norm of the loss's gradient at `"features"`, and at the `"loss"` itself, by which one that is
-            scaled is known.
+        readings: Of the features of S1 at each feature layer, once the model has been called.
+        taps: Note the norm of the loss's gradient at the features of each feature layer, by its index, and at the
+            `"loss"` itself, by which one that is scaled is known.
         num_samples: Number of samples in S1, known once the loss is.
     """
 
     model: object
     partner: object = None
-    reading: Reading | None = None
+    readings: list[Reading] = dataclasses.field(default_factory=list)
     taps: Taps = dataclasses.field(default_factory=Taps)
     num_samples: object = None
 
@@ -57,11 +57,14 @@ class GradientsOnJAX:
                 trainable_variables, non_trainable_variables, *args, **kwargs
             )
 
-        if step is None or self._bound is None:
+        if step is None or not self._bounds:
             return compute(trainable_variables)
+        taps = [*range(len(self._bounds)), "loss"]
         loss, gradients, (unscaled_loss, y_pred, updated, metrics) = step.taps.differentiate(
-            compute, trainable_variables
+            compute, trainable_variables, taps
         )
-        index = [id(variable) for variable in self.non_trainable_variables].index(id(self._bound.variable))
-        updated = [*updated[:index], self._bound.updated(updated[index], step), *updated[index + 1 :]]
+        ids, updated = [id(variable) for variable in self.non_trainable_variables], list(updated)
+        for bound in self._bounds:
+            index = ids.index(id(bound.variable))
+            updated[index] = bound.updated(updated[index], step)
         return attach(loss, trainable_variables, gradients), (unscaled_loss, y_pred, updated, metrics)

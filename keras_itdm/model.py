@@ -14,6 +14,8 @@ calls where gradients are taken, adds λ · Match. So one class serves every bac
 `StatelessScope`, where whatever it does to the model's state is dropped: the step leaves the traces of S1 alone.
 """
 
+import functools
+
 import keras
 from keras import ops, tree
 
@@ -21,16 +23,8 @@ from keras_itdm import _keras, _replicas
 from keras_itdm._checks import check_flags
 from keras_itdm._collapse import CollapseWarning, CollapseWatch
 from keras_itdm._evaluation import Evaluation
-from keras_itdm._features import (
-    check_path,
-    features_without_trace,
-    find_layer,
-    path_in_copy,
-    path_of,
-    position_of,
-    read_features,
-    run_model,
-)
+from keras_itdm._feature_layers import FeatureLayers, in_copy, paths_of, positions_of
+from keras_itdm._features import features_without_trace, read_features, run_model
 from keras_itdm._gradient_bound import GradientBound, check_max_share
 from keras_itdm._labels import check_label_fn, check_no_strings
 from keras_itdm._match_weight import MatchWeight
@@ -44,7 +38,7 @@ PARTNERS = ("stream", "split")
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
-class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHooks, Wrapper, keras.Model):
+class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHooks, FeatureLayers, Wrapper, keras.Model):
     """Trains a model with In-Training Distribution Matching.
 
     Each step adds `match_weight · Match(H1, H2)` to the loss: the discrepancy between the features that the model gives
@@ -62,7 +56,8 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
         model: Any `keras.Model`. It is trained in place, and stays at hand as `base_model`.
         feature_layer: Name of the layer whose output is matched, usually the last before the classifier;
             `"outer/inner"` reaches into a nested model. Or its index, as in `get_layer(index=...)`: -2 is the last but
-            one; or the layer itself. Outputs of rank above 2 are flattened.
+            one; or the layer itself. Outputs of rank above 2 are flattened. A list of several: Match is the mean of
+            theirs; a dict, `{"block": 0.5, "features": 1.0}`: the mean weighted so.
         matching: `"class_conditional"` (ITDM-c, Eq. 5), `"joint"` (ITDM-j, Eq. 3; needs no labels), or a
             `MatchingLoss`.
         match_weight: λ of Eq. 4 and 6, at least 0. The paper tries 0.2 to 1.
@@ -116,8 +111,6 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
         if partner not in PARTNERS:
             raise ValueError(f"`partner` should be one of {list(PARTNERS)}. Received: {partner!r}")
         check_label_fn(label_fn)
-        feature_layer = path_of(model, feature_layer)
-        check_path(feature_layer)
         check_flags(synchronized=synchronized)
         if paired is not None:
             check_flags(paired=paired)
@@ -132,15 +125,17 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
         self.max_share = check_max_share(max_share)
         self._match = Match(self)
         self._match_weight = MatchWeight(self, match_weight)
-        self._bound = None if self.max_share is None else GradientBound(self, self.max_share)
-        self._collapse_watch = CollapseWatch(self) if self._bound is None else None
+        layers = range(len(paths_of(self.feature_layer)))
+        self._bounds = (
+            [] if self.max_share is None else [GradientBound(self, self.max_share, layer) for layer in layers]
+        )
+        self._collapse_watch = CollapseWatch(self, len(layers)) if self.max_share is None else None
         self._match_loss_tracker = MatchLoss(name="match_loss")
         self._match_weight_tracker = keras.metrics.Mean(name="match_weight")
         self._training_state = TrainingState(self)
         self._num_fits = 0
         if model.built:
             self.built = True
-            find_layer(model, feature_layer)
             if getattr(model, "outputs", None):
                 self._match.set_num_classes(model.output_shape)
 
@@ -162,8 +157,8 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
         step = current_step(self)
         if step is None:
             return run_model(self.base_model, inputs, training)
-        tap = None if self._bound is None else lambda features: step.taps("features", features)
-        with read_features(self.base_model, self.feature_layer, tap) as step.reading:
+        taps = step.taps if self._bounds else None
+        with read_features(self.base_model, paths_of(self.feature_layer), taps) as step.readings:
             return run_model(self.base_model, inputs, training)
 
     def train_step(self, *args):
@@ -173,8 +168,8 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
             return _replicas.logs(super().train_step(*state, batch))
         with in_progress(Step(self, partner)) as step:
             logs = super().train_step(*state, batch)
-            if self._bound is not None and not state:
-                self._bound.variable.assign(self._bound.updated(self._bound.known(), step))
+            for bound in () if state else self._bounds:
+                bound.variable.assign(bound.updated(bound.known(), step))
             return _replicas.logs(logs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -182,7 +177,7 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
         step = current_step(self)
         if step is None:
             return loss
-        features = step.reading.features()
+        features = [reading.features() for reading in step.readings]
         self._match.set_num_classes(tree.map_structure(lambda prediction: tuple(prediction.shape), y_pred))
         if not training:  # the model is being built, and all is well
             return loss
@@ -190,15 +185,16 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
         matched = (features, y)
         if step.partner is not None:
             partner_x, partner_y, _ = keras.utils.unpack_x_y_sample_weight(step.partner)
-            partner_features = features_without_trace(self.base_model, self.feature_layer, partner_x, training=True)
+            paths = paths_of(self.feature_layer)
+            partner_features = features_without_trace(self.base_model, paths, partner_x, training=True)
             matched = (features, y, partner_features, partner_y)
         match_weight = ops.convert_to_tensor(self._match_weight.variable.value)
-        if self._bound is None:
+        if not self._bounds:
             self._collapse_watch.update(features, loss)
             match_loss = self._match(*matched)
             weighted = match_weight * match_loss
         else:
-            weigh = lambda norm: self._bound.weight(match_weight, norm, step)  # noqa: E731
+            weigh = [functools.partial(bound.weight, match_weight, step=step) for bound in self._bounds]
             weighted, match_loss, match_weight = self._match.weighted(weigh, *matched)
             loss = step.taps("loss", loss)
         self._match_loss_tracker.update_state(match_loss, sample_weight=step.num_samples)
@@ -230,7 +226,6 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
 
     def _take_data(self, epoch_iterator):
         self._training_state.data = epoch_iterator
-        return self._match.looks_at_batches
 
     def _first_batch(self, batch):
         batch, _ = self._split(batch)
@@ -275,10 +270,11 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
                 matching needs, or if the halves of a zipped stream differ in structure.
         """
         check_ends(x, steps_per_epoch)
-        tree.map_structure(check_no_strings, y)
-        self._match.look_at_arrays(x, y, batch_size or 32)
+        for labels in tree.flatten(y):
+            check_no_strings(labels)
+        if y is not None:
+            self._match.check_values((x, y), batch_size or 32)
         data = {"x": x, "y": y, "sample_weight": sample_weight, "shuffle": shuffle, "class_weight": class_weight}
-        is_matched = self.partner == "split" or not self._match_weight.stays_zero(callbacks)
         if self.partner == "stream":
             if validation_split and validation_data is None:
                 (x, y, sample_weight), validation_data = _keras.array_slicing.train_validation_split(
@@ -297,26 +293,24 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
                 input_rank=len(inputs[0].shape) if inputs else None,
                 num_fits=self._num_fits,
                 paired=self.paired,
-                is_matched=is_matched,
             )
             self._num_fits += 1
             data, validation_split = {"x": pairs}, 0.0
         own_callbacks = [] if self._collapse_watch is None else [CollapseWarning(self._collapse_watch)]
-        with self._match_weight.held(not is_matched):
-            history = super().fit(
-                **data,
-                batch_size=batch_size,
-                epochs=epochs,
-                verbose=verbose,
-                callbacks=self._training_state.begin(less_is_better(callbacks), initial_epoch, own_callbacks),
-                validation_split=validation_split,
-                validation_data=validation_data,
-                initial_epoch=initial_epoch,
-                steps_per_epoch=steps_per_epoch,
-                validation_steps=validation_steps,
-                validation_batch_size=validation_batch_size,
-                validation_freq=validation_freq,
-            )
+        history = super().fit(
+            **data,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=self._training_state.begin(less_is_better(callbacks), initial_epoch, own_callbacks),
+            validation_split=validation_split,
+            validation_data=validation_data,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+            validation_freq=validation_freq,
+        )
         if history.epoch and "loss" not in history.history:
             raise ValueError(_keras.NO_BATCH)
         return history
@@ -328,7 +322,7 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
         return {
             "model": serialize(self.base_model),
             "feature_layer": self.feature_layer,
-            "feature_layer_position": position_of(self.base_model, self.feature_layer),
+            "feature_layer_position": positions_of(self.base_model, self.feature_layer),
             "matching": self.matching if isinstance(self.matching, str) else serialize(self.matching),
             "match_weight": self.match_weight,
             "partner": self.partner,
@@ -346,5 +340,5 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
             if isinstance(config[key], dict):
                 config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
         position = config.pop("feature_layer_position", [])
-        config["feature_layer"] = path_in_copy(config["model"], config["feature_layer"], position)
+        config["feature_layer"] = in_copy(config["model"], config["feature_layer"], position)
         return cls(**config)

@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops, tree
 
 from keras_itdm._checks import check_integer
-from keras_itdm._features import features_without_trace, find_layer
+from keras_itdm._feature_layers import paths_of
+from keras_itdm._features import features_without_trace, find_layers
 from keras_itdm._labels import class_indices, count_classes, labels_of
 from keras_itdm.callbacks._samples import choose_samples, num_samples_of
 from keras_itdm.model import ITDMModel
@@ -22,7 +23,8 @@ class FeatureCallback(keras.callbacks.Callback):
         train_data: Arrays `x`, `(x, y)` or `(x, y, sample_weight)`, or a finite, batched `tf.data.Dataset`,
             `keras.utils.PyDataset`, PyTorch `DataLoader` or generator of these.
         validation_data: The same.
-        feature_layer: As in `ITDMModel`, whose own it is by default. A plain model needs it.
+        feature_layer: Name of one layer, as in `ITDMModel`, whose own it is by default: of several, the last. A plain
+            model needs it.
         every: Number of epochs from one look to the next.
         max_samples: How many samples of either are taken at most. The smaller of the two gives as many as it has, and
             so does the other.
@@ -56,13 +58,15 @@ class FeatureCallback(keras.callbacks.Callback):
         """
         model = self.model
         base_model = model.base_model if isinstance(model, ITDMModel) else model
-        path = self.feature_layer or getattr(model, "feature_layer", None)
+        path = self.feature_layer
+        if path is None and isinstance(model, ITDMModel):
+            path = paths_of(model.feature_layer)[-1]
         if path is None:
             raise ValueError(
                 "Name the layer whose output is looked at: feature_layer=... "
                 f"Received: None, for a {type(model).__name__}"
             )
-        find_layer(base_model, path)
+        find_layers(base_model, [path])
         self._reader = _FeatureReader(base_model, path)
         self._reader.compile(run_eagerly=model.run_eagerly, jit_compile=model.jit_compile)
         self._first_epoch = None
@@ -138,5 +142,5 @@ class _FeatureReader(keras.Model):
         self.built = True
 
     def call(self, inputs):
-        features = features_without_trace(self.base_model, self.feature_layer, inputs, training=False)
+        (features,) = features_without_trace(self.base_model, [self.feature_layer], inputs, training=False)
         return ops.cast(features, "float32")

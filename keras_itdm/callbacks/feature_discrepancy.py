@@ -37,7 +37,7 @@ class FeatureDiscrepancy(FeatureCallback):
         train_data: Arrays `x` or `(x, y)`, or a finite, batched `tf.data.Dataset`, `keras.utils.PyDataset`, PyTorch
             `DataLoader` or generator of these.
         validation_data: The same.
-        feature_layer: Name of the layer, as in `ITDMModel`, whose own it is by default.
+        feature_layer: Name of the layer, as in `ITDMModel`, whose own it is by default; the last, if it has several.
         by_class: Whether to compare class by class; the data then needs labels.
         max_samples: How many samples of either are taken at most, chosen at random.
         permutations: Number of permutations. With 0 no p-values are logged.

@@ -40,7 +40,7 @@ class FeatureProjection(FeatureCallback):
             `FeatureDiscrepancy`.
         validation_data: The same.
         directory: Folder for the pictures, `epoch_0001.png` and so on, counted from 1; or `None`.
-        feature_layer: Name of the layer, as in `ITDMModel`, whose own it is by default.
+        feature_layer: Name of the layer, as in `ITDMModel`, whose own it is by default; the last, if it has several.
         method: `"tsne"` or `"pca"`.
         every: Number of epochs from one picture to the next, beginning with the first of `fit`. The last epoch of a
             `fit` that runs to its end is drawn too.

@@ -62,7 +62,7 @@ def model_for(case, on_one_device):
         matching, local = MeanOverShares(), False
     return ITDMModel(
         network(normalized="normalized" in words),
-        "features",
+        {"features": 1.0, "classifier": 2.0} if "layers" in words else "features",
         matching,
         match_weight=0.0 if "plain" in words else 2.0,
         partner="split" if "split" in words else "stream",

@@ -129,6 +129,10 @@ def with_preprocessor():
     ITDMModel(model, "features")
 
 
+def inner():
+    return keras.Sequential([keras.Input((4,)), layers.Dense(4, name="features")], name="inner")
+
+
 A = {
     "`ITDMModel(model)`: no Keras model": lambda: ITDMModel("model", "features"),
     "`ITDMModel(model)`: an `ITDMModel`": lambda: ITDMModel(ITDMModel(network(), "features"), "features"),
@@ -139,6 +143,20 @@ A = {
     "`feature_layer`: called twice": lambda: fit(wrapped(Odd(), "shared")),
     "`feature_layer`: of several outputs": lambda: fit(wrapped(Odd(), "lstm")),
     "`feature_layer`: never called": lambda: fit(wrapped(Odd(), "unused")),
+    "`feature_layer`: an empty list": lambda: ITDMModel(network(), []),
+    "`feature_layer`: a list with a name that the model lacks": lambda: ITDMModel(network(), ["below", "feature"]),
+    "`feature_layer`: a list within a list": lambda: ITDMModel(network(), ["below", ["features"]]),
+    "`feature_layer`: a set": lambda: ITDMModel(network(), {"features"}),
+    "`feature_layer`: a layer twice": lambda: ITDMModel(network(), ["features", "below", -2]),
+    "`feature_layer`: a layer twice, the model not built": lambda: ITDMModel(Odd(), ["shared", "shared"]),
+    "`feature_layer`: a nested model, and the layer inside that its output comes from": lambda: ITDMModel(
+        keras.Sequential([keras.Input((4,)), inner(), layers.Dense(3)]), ["inner", "inner/features"]
+    ),
+    "`feature_layer`: a weight of 0": lambda: ITDMModel(network(), {"below": 1, "features": 0}),
+    "`feature_layer`: a negative weight": lambda: ITDMModel(network(), {"features": -1}),
+    "`feature_layer`: a weight of NaN": lambda: ITDMModel(network(), {"features": float("nan")}),
+    "`feature_layer`: an infinite weight": lambda: ITDMModel(network(), {"features": float("inf")}),
+    "`feature_layer`: a weight that is a string": lambda: ITDMModel(network(), {"features": "1"}),
     "`matching`: an unknown name": lambda: ITDMModel(network(), "features", "marginal"),
     "`matching`: a class": lambda: ITDMModel(network(), "features", JointMMD),
     "`match_weight`: negative": lambda: ITDMModel(network(), "features", match_weight=-1),
@@ -487,9 +505,11 @@ def replaced(itdm, *new, number=1):
 C = {
     "The feature layer is removed": lambda: fit(replaced(wrapped(), layers.Dense(3), number=2)),
     "The feature layer is renamed": lambda: fit(renamed()),
+    "`feature_layer` is set to more layers, or fewer": lambda: setattr(
+        wrapped(), "feature_layer", ["below", "features"]
+    ),
     "λ is set to NaN in training": lambda: fit(wrapped(), callbacks=[SetToNaN()]),
     "λ is scheduled to be NaN": lambda: fit(wrapped(), callbacks=[MatchWeightScheduler(lambda *_: float("nan"))]),
-    "λ is set in a `fit` that began with 0, and no callback that could": lambda: fit_that_sets(0.5),
     "`fit` before `compile`": lambda: fit(ITDMModel(network(), "features")),
 }
 CASES.update({("Changes after wrapping", given): function for given, function in C.items()})
@@ -499,12 +519,6 @@ def renamed():
     itdm = wrapped()
     itdm.base_model.get_layer("features").name = "others"
     return itdm
-
-
-def fit_that_sets(match_weight):
-    itdm, callback = wrapped(match_weight=0), keras.callbacks.TerminateOnNaN()
-    callback.on_epoch_begin = lambda epoch, logs=None: setattr(itdm, "match_weight", match_weight)
-    return fit(itdm, callbacks=[callback])
 
 
 class SetToNaN(keras.callbacks.Callback):

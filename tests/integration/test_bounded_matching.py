@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from keras_itdm import ITDMModel
+from keras_itdm._feature_layers import paths_of
 from tests import reference
 from tests.networks import NUM_CLASSES
 from tests.test_model import dealt
@@ -26,21 +27,21 @@ def batches(num_samples=24):
     return [(batch(num_samples), batch(num_samples - 5)) for _ in range(NUM_STEPS)]
 
 
-def model(**arguments):
+ONE, TWO = "features", {"below": 0.5, "features": 1.5}  # values of `feature_layer`
+
+
+def model(feature_layer=ONE, **arguments):
+    """A network with as many hidden layers as are matched."""
     keras.utils.set_random_seed(1)
-    network = keras.Sequential(
-        [
-            keras.Input((NUM_INPUTS,)),
-            keras.layers.Dense(NUM_FEATURES, activation="tanh", name="features"),
-            keras.layers.Dense(NUM_CLASSES, activation="softmax"),
-        ]
-    )
-    return ITDMModel(network, "features", **arguments)
+    hidden = [keras.layers.Dense(NUM_FEATURES, activation="tanh", name=name) for name in paths_of(feature_layer)]
+    classifier = keras.layers.Dense(NUM_CLASSES, activation="softmax")
+    network = keras.Sequential([keras.Input((NUM_INPUTS,)), *hidden, classifier])
+    return ITDMModel(network, feature_layer, **arguments)
 
 
-def train(partner="stream", optimizer=None, **arguments):
+def train(feature_layer=ONE, partner="stream", optimizer=None, **arguments):
     """A history with a value for each step, the variables before and after, and the model."""
-    itdm = model(partner=partner, **arguments)
+    itdm = model(feature_layer, partner=partner, **arguments)
     itdm.compile(optimizer or keras.optimizers.SGD(LEARNING_RATE), "sparse_categorical_crossentropy")
     before = [keras.ops.convert_to_numpy(variable) for variable in itdm.trainable_variables]
     steps = (pair if partner == "stream" else pair[0] for pair in batches())
@@ -48,71 +49,100 @@ def train(partner="stream", optimizer=None, **arguments):
     return history, before, [keras.ops.convert_to_numpy(variable) for variable in itdm.trainable_variables], itdm
 
 
+class KnownByHand:
+    """What is known of the loss's gradient at the features of a layer."""
+
+    def __init__(self):
+        self.squares, self.recent = [], []
+
+    def bound(self, m):
+        """κ · G, for m samples; 0 at first."""
+        if not self.squares:
+            return 0.0
+        t = len(self.squares)
+        # v ← (1 - a) v + a n² with a = 4 / (t + 3): weights that grow with the cube of the step's number
+        parts = [4 / (s + 3) * np.prod([1 - 4 / (r + 3) for r in range(s + 1, t + 1)]) for s in range(1, t + 1)]
+        assert sum(parts) == pytest.approx(1)
+        return KAPPA * (1 - self.recent[-1] / max(self.recent)) ** 2 * np.sqrt(np.dot(parts, self.squares) / m)
+
+    def note(self, gradient):
+        n = np.sqrt(len(gradient)) * np.linalg.norm(gradient)
+        self.squares.append(n**2)
+        self.recent.append(0.9 * self.recent[-1] + 0.1 * n if self.recent else n)
+
+
 class ByHand:
     """The same training in NumPy.
 
     Attributes:
-        weights: w of each step.
+        weights: w of each step; of several layers, the mean.
         matches: Match of each step.
         variables: Kernels and biases.
-        shares: w · (‖∂Match/∂H1‖ + ‖∂Match/∂H2‖) over κ · G of each step but the first.
+        shares: w · (‖∂Match/∂H1‖ + ‖∂Match/∂H2‖) over κ · G of each step but the first, at each layer.
     """
 
-    def __init__(self, variables, partner, match_weight):
+    def __init__(self, variables, partner, match_weight, parts=(1.0,)):
         self.variables = [variable.astype("float64") for variable in variables]
         self.weights, self.matches, self.shares = [], [], []
-        squares, recent = [], []
+        known = [KnownByHand() for _ in parts]
         for (x1, y1), (x2, y2) in batches():
-            kernel, bias, classifier, offset = self.variables
-            (h1, h2), m = (np.tanh(x @ kernel + bias) for x in (x1, x2)), len(x1)
-            logits = h1 @ classifier + offset
+            *hidden, classifier, offset = self.variables
+            m, both = len(x1), [[x1], [x2]]
+            for kernel, bias in zip(hidden[::2], hidden[1::2], strict=True):
+                for h in both:
+                    h.append(np.tanh(h[-1] @ kernel + bias))
+            logits = both[0][-1] @ classifier + offset
             probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
             from_loss = (probabilities - np.eye(NUM_CLASSES)[y1]) / m
-            loss_gradient = from_loss @ classifier.T
-            if partner == "stream":
-                halves = h1, y1, h2, y2
-            else:
-                first, second = dealt(y1)
-                halves = h1[first], y1[first], h1[second], y1[second]
-            self.matches.append(reference.class_conditional(*halves, NUM_CLASSES))
-            gradients = reference.class_conditional_gradients(*halves, NUM_CLASSES)
-            if partner == "split":
-                whole = np.zeros_like(h1)
-                whole[first], whole[second] = gradients
-                gradients = (whole,)
-            norm = sum(np.linalg.norm(gradient) for gradient in gradients)
 
-            bound = 0.0
-            if squares:
-                t = len(squares)
-                # v ← (1 - a) v + a n² with a = 4 / (t + 3): weights that grow with the cube of the step's number
-                parts = [4 / (s + 3) * np.prod([1 - 4 / (r + 3) for r in range(s + 1, t + 1)]) for s in range(1, t + 1)]
-                assert sum(parts) == pytest.approx(1)
-                bound = KAPPA * (1 - recent[-1] / max(recent)) ** 2 * np.sqrt(np.dot(parts, squares) / m)
-            weight = min(match_weight, bound / norm)
-            self.weights.append(weight)
-            if squares and bound:
-                self.shares.append(weight * norm / bound)
-            n = np.sqrt(m) * np.linalg.norm(loss_gradient)
-            squares.append(n**2)
-            recent.append(0.9 * recent[-1] + 0.1 * n if recent else n)
+            pulls, weights, matches = [], [], []
+            for h1, h2, layer in zip(*(h[1:] for h in both), known, strict=True):
+                match, gradients = self._match(partner, h1, y1, h2, y2)
+                norm, bound = sum(np.linalg.norm(gradient) for gradient in gradients), layer.bound(m)
+                weights.append(min(match_weight, bound / norm))
+                matches.append(match)
+                pulls.append([weights[-1] * gradient for gradient in gradients])
+                if bound:
+                    self.shares.append(weights[-1] * norm / bound)
+            self.weights.append(np.dot(parts, weights))
+            self.matches.append(np.dot(parts, matches))
 
-            at_features = [loss_gradient + weight * gradients[0], *(weight * gradient for gradient in gradients[1:])]
-            before_tanh = [g * (1 - h**2) for g, h in zip(at_features, (h1, h2), strict=False)]
-            steps = [
-                sum(x.T @ g for x, g in zip((x1, x2), before_tanh, strict=False)),
-                sum(g.sum(axis=0) for g in before_tanh),
-                h1.T @ from_loss,
-                from_loss.sum(axis=0),
-            ]
+            steps = [both[0][-1].T @ from_loss, from_loss.sum(axis=0)]
+            arriving = [from_loss @ classifier.T, np.zeros_like(both[1][-1])]
+            for i in reversed(range(len(parts))):
+                known[i].note(arriving[0])
+                layer_steps = [0.0, 0.0]
+                for s, (h, pull) in enumerate(zip(both, pulls[i], strict=False)):
+                    before_tanh = (arriving[s] + parts[i] * pull) * (1 - h[i + 1] ** 2)
+                    layer_steps[0] += h[i].T @ before_tanh
+                    layer_steps[1] += before_tanh.sum(axis=0)
+                    arriving[s] = before_tanh @ hidden[2 * i].T
+                steps = layer_steps + steps
             self.variables = [v - LEARNING_RATE * step for v, step in zip(self.variables, steps, strict=True)]
+
+    @staticmethod
+    def _match(partner, h1, y1, h2, y2):
+        """Match, and its gradients in the features of S1 and, with `partner="stream"`, of S2."""
+        if partner == "stream":
+            halves = h1, y1, h2, y2
+        else:
+            first, second = dealt(y1)
+            halves = h1[first], y1[first], h1[second], y1[second]
+        gradients = reference.class_conditional_gradients(*halves, NUM_CLASSES)
+        if partner == "split":
+            whole = np.zeros_like(h1)
+            whole[first], whole[second] = gradients
+            gradients = (whole,)
+        return reference.class_conditional(*halves, NUM_CLASSES), gradients
 
 
 @pytest.mark.parametrize("partner", ["stream", "split"])
-@pytest.mark.parametrize("match_weight", [100.0, 1e-4])
-def test_steps_are_those_by_hand(partner, match_weight):
-    history, before, after, _ = train(partner, max_share=KAPPA, match_weight=match_weight)
-    by_hand = ByHand(before, partner, match_weight)
+@pytest.mark.parametrize(
+    ("feature_layer", "parts", "match_weight"), [(ONE, [1.0], 100.0), (ONE, [1.0], 1e-4), (TWO, [0.25, 0.75], 100.0)]
+)
+def test_steps_are_those_by_hand(partner, feature_layer, parts, match_weight):
+    history, before, after, _ = train(feature_layer, partner, max_share=KAPPA, match_weight=match_weight)
+    by_hand = ByHand(before, partner, match_weight, parts)
     np.testing.assert_allclose(history["match_weight"], by_hand.weights, rtol=1e-3)
     np.testing.assert_allclose(history["match_loss"], by_hand.matches, rtol=1e-4)
     for variable, expected in zip(after, by_hand.variables, strict=True):
@@ -245,13 +275,13 @@ def test_a_textbook_network_learns_and_where_a_constant_weight_collapses_it_a_wa
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("partner", ["stream", "split"])
-def test_under_mixed_precision_the_weights_are_near_those_of_float32(policy, partner):
+@pytest.mark.parametrize(("feature_layer", "partner"), [(ONE, "stream"), (ONE, "split"), (TWO, "stream")])
+def test_under_mixed_precision_the_weights_are_near_those_of_float32(policy, feature_layer, partner):
     histories = {}
     for name in ("float32", policy):
         keras.config.set_dtype_policy(name)
         try:
-            histories[name], *_ = train(partner, max_share=KAPPA, match_weight=100.0)
+            histories[name], *_ = train(feature_layer, partner, max_share=KAPPA, match_weight=100.0)
         finally:
             keras.config.set_dtype_policy("float32")
     # Not the first ones: a step whose scaled loss overflows is passed over.

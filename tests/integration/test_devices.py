@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 PROGRAM = pathlib.Path(__file__).with_name("on_devices.py")
-BOUNDED = ["class by class bounded", "joint split bounded", "class by class local bounded"]
+BOUNDED = ["class by class bounded", "joint split bounded", "class by class local bounded", "joint bounded layers"]
 CASES = ["class by class", "joint split", "layer", "class by class local", *BOUNDED]
 NORMALIZED = ["joint normalized", "joint normalized plain"]
 BACKEND = keras.backend.backend()
