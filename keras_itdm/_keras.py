@@ -8,6 +8,7 @@ handing variables back on JAX (what `Callback.model` does), sharing a loss betwe
 """
 
 import contextlib
+import itertools
 
 import keras
 from keras import tree
@@ -46,13 +47,16 @@ class PyDatasetOfPairsAdapter(PyDatasetAdapter):
 
     Args:
         make_pair: Function of both halves.
+        is_pair: Function that tells a pair, if not all are.
     """
 
-    def __init__(self, x, class_weight=None, shuffle=False, make_pair=None):
+    def __init__(self, x, class_weight=None, shuffle=False, make_pair=None, is_pair=None):
         super().__init__(x, class_weight=class_weight, shuffle=shuffle)
-        self._make_pair = make_pair
+        self._make_pair, self._is_pair = make_pair, is_pair
 
     def _standardize_batch(self, batch):
+        if self._is_pair and not self._is_pair(batch):
+            return super()._standardize_batch(batch)
         first, second = batch
         first, class_weight = super()._standardize_batch(first), self.class_weight
         self.class_weight = None
@@ -123,22 +127,21 @@ def begin_with_epoch(model, epoch):
 def skip_epochs(epoch_iterator, epochs):
     """Brings data to the state in which so many epochs leave it, without reading more than a batch of each.
 
-    What counts is that iterators are made, for `tf.data`, or begun: that is when they draw their order. Where
-    `steps_per_epoch` says that one iterator serves several epochs, nothing is skipped. The public way, iterating, reads
-    every batch of every epoch on PyTorch.
+    What counts is that iterators are made, for `tf.data`, or begun: that is when they draw their order. Where one is
+    for several epochs (`steps_per_epoch`), none is skipped. The public way, iterating, reads every batch on PyTorch.
 
     Args:
         epoch_iterator: The Keras `EpochIterator` that `fit` trains from.
-        epochs: Number of epochs to skip. A data adapter may know how: `pass_over_epoch()`.
+        epochs: Number of epochs to skip. A data adapter may name a `tf.data.Dataset` that draws what it draws, and
+            reads less, as `passed_over_by`.
     """
     if epoch_iterator.steps_per_epoch:
         return
-    pass_over = getattr(epoch_iterator.data_adapter, "pass_over_epoch", None)
-    # TensorFlow's trainer makes a dataset of its own out of the adapter's, whose order is drawn apart.
-    if pass_over is not None and keras.backend.backend() != "tensorflow":
-        for _ in range(epochs):
-            pass_over()
-        return
+    passed_over_by = getattr(epoch_iterator.data_adapter, "passed_over_by", None)
+    if passed_over_by is not None:
+        in_graph = keras.backend.backend() == "tensorflow"  # else Keras has a generator, which begins when it is read
+        later = itertools.chain.from_iterable
+        epoch_iterator._get_iterator = lambda: passed_over_by if in_graph else later([passed_over_by])
     for _ in range(epochs):
         for step, _, batches in epoch_iterator._enumerate_iterator():
             if step == 0:
@@ -146,6 +149,7 @@ def skip_epochs(epoch_iterator, epochs):
             if epoch_iterator.num_batches is None:  # the length is not known before the end is met
                 epoch_iterator.data_adapter.on_epoch_end()
                 break
+    vars(epoch_iterator).pop("_get_iterator", None)
 
 
 def look_at_first_batch(epoch_iterator, look):
@@ -202,7 +206,7 @@ class TrainerHooks:
         """Which of `_step_variants` the next call of the train function is to take."""
 
     def _take_data(self, epoch_iterator):
-        """A `fit` begins with this Keras `EpochIterator`."""
+        """A `fit` begins with this Keras `EpochIterator`. Returns whether `_first_batch` is to see values of it."""
 
     def _first_batch(self, batch):
         """What metrics, losses and optimizer are built on, of the first batch of `fit`."""
@@ -220,10 +224,9 @@ class TrainerHooks:
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # The way to `_symbolic_build` that some backends take.
-        if iterator is not None and not self._is_evaluating:
-            self._take_data(iterator)
-            if keras.backend.backend() == "tensorflow":
-                look_at_first_batch(iterator, self._look)
+        looks = iterator is not None and not self._is_evaluating and self._take_data(iterator)
+        if looks and keras.backend.backend() == "tensorflow":
+            look_at_first_batch(iterator, self._look)
         strategy = getattr(self, "_distribute_strategy", None)
         if strategy is not None and iterator is not None:
             # TensorFlow's trainer would take the mean over workers' first batches, and fails: keras-team/keras#20585.

@@ -42,6 +42,8 @@ def labels_of(targets, label_fn, output_names=None, needed=False):
         ValueError: if `label_fn` names no part, or there are several and it is `None` although labels are needed.
     """
     if targets is None or label_fn is None:
+        if tree.is_nested(targets) and len(tree.flatten(targets)) == 1:  # of one output, in a list or dict
+            return tree.flatten(targets)[0]
         if needed and tree.is_nested(targets):
             raise ValueError(
                 "The targets have several parts. Say which to match on: ITDMModel(..., label_fn=...) takes the name "

@@ -1,10 +1,15 @@
 """λ of Eq. 4 and 6: a variable of the model, saved with it, that can be set between two steps without a new trace."""
 
+import contextlib
+
 import keras
 import numpy as np
+from keras import tree
 
 from keras_itdm._checks import check_match_weight
 from keras_itdm._keras import assign_between_steps, hand_back
+
+_MAY_SET = ("LambdaCallback", "LearningRateScheduler", "BackupAndRestore", "MatchWeightScheduler")
 
 
 class MatchWeight:
@@ -23,6 +28,7 @@ class MatchWeight:
     def __init__(self, model, value):
         value = check_match_weight(value)
         self._model = model
+        self._is_held = False
         self.is_zero = value == 0
         self.variable = model.add_weight(
             shape=(),
@@ -40,8 +46,33 @@ class MatchWeight:
     def set(self, value):
         """Sets λ, in `fit` between two steps as well."""
         value = check_match_weight(value)
+        if self._is_held and value:
+            raise ValueError(
+                "`match_weight` was 0 when `fit` began, and no callback was there that could set it, so that no second "
+                f"mini-batch is drawn. Set it by a callback, such as MatchWeightScheduler. Received: {value}"
+            )
         self.is_zero = value == 0
         assign_between_steps(self._model, self.variable, np.float32(value))  # TensorFlow never forgets a Python number
+
+    def stays_zero(self, callbacks):
+        """Whether λ is 0, and stays so in a `fit` with these callbacks: none could set it. Of those that are neither
+        Keras' nor this package's it is not known."""
+        self.refresh()
+        callbacks = tree.flatten(getattr(callbacks, "callbacks", callbacks) or [])
+        return self.is_zero and all(
+            type(callback).__module__.partition(".")[0] in ("keras", "keras_itdm")
+            and type(callback).__name__ not in _MAY_SET
+            for callback in callbacks
+        )
+
+    @contextlib.contextmanager
+    def held(self, at_zero):
+        """Refuses, if it is to be held `at_zero`, to set it to anything else while the context is open."""
+        self._is_held = at_zero
+        try:
+            yield
+        finally:
+            self._is_held = False
 
     def refresh(self):
         """Looks at the variable, which others may have assigned to.

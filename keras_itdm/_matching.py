@@ -49,6 +49,7 @@ class Match:
         self._model = model
         self._loss = loss_of(model.matching)
         self._made = set()  # remarks on labels, each of which is made once
+        self._has_seen_all = False
 
     def __call__(self, features, y, partner_features=None, partner_y=None):
         """Match between the features of S1 and of S2, or between the halves of S1 where no S2 is given.
@@ -114,6 +115,17 @@ class Match:
                 f"{type(self._loss).__name__} matches class by class and needs labels. Received data "
                 "without: give fit(x, y), or a stream of (x, y), or match jointly: matching='joint'."
             )
+
+    def look_at_arrays(self, x, y, batch_size):
+        """A `fit` begins. Looks at `y` as `check_values` does, if there is any."""
+        self._has_seen_all = y is not None
+        if self._has_seen_all:
+            self.check_values((x, y), batch_size)
+
+    @property
+    def looks_at_batches(self):
+        """Whether `check_values` would find anything in a batch that it has not seen."""
+        return not self._has_seen_all and isinstance(loss_of(self._model.matching), ClassConditionalMMD)
 
     def check_values(self, batch, batch_size=None):
         """Looks at labels whose values are at hand, and warns once if some are outside [0, K), once if a step will

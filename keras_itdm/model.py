@@ -226,6 +226,7 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
 
     def _take_data(self, epoch_iterator):
         self._training_state.data = epoch_iterator
+        return self._match.looks_at_batches
 
     def _first_batch(self, batch):
         batch, _ = self._split(batch)
@@ -270,11 +271,10 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
                 matching needs, or if the halves of a zipped stream differ in structure.
         """
         check_ends(x, steps_per_epoch)
-        for labels in tree.flatten(y):
-            check_no_strings(labels)
-        if y is not None:
-            self._match.check_values((x, y), batch_size or 32)
+        tree.map_structure(check_no_strings, y)
+        self._match.look_at_arrays(x, y, batch_size or 32)
         data = {"x": x, "y": y, "sample_weight": sample_weight, "shuffle": shuffle, "class_weight": class_weight}
+        is_matched = self.partner == "split" or not self._match_weight.stays_zero(callbacks)
         if self.partner == "stream":
             if validation_split and validation_data is None:
                 (x, y, sample_weight), validation_data = _keras.array_slicing.train_validation_split(
@@ -293,24 +293,26 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
                 input_rank=len(inputs[0].shape) if inputs else None,
                 num_fits=self._num_fits,
                 paired=self.paired,
+                is_matched=is_matched,
             )
             self._num_fits += 1
             data, validation_split = {"x": pairs}, 0.0
         own_callbacks = [] if self._collapse_watch is None else [CollapseWarning(self._collapse_watch)]
-        history = super().fit(
-            **data,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=self._training_state.begin(less_is_better(callbacks), initial_epoch, own_callbacks),
-            validation_split=validation_split,
-            validation_data=validation_data,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
-            validation_steps=validation_steps,
-            validation_batch_size=validation_batch_size,
-            validation_freq=validation_freq,
-        )
+        with self._match_weight.held(not is_matched):
+            history = super().fit(
+                **data,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=self._training_state.begin(less_is_better(callbacks), initial_epoch, own_callbacks),
+                validation_split=validation_split,
+                validation_data=validation_data,
+                initial_epoch=initial_epoch,
+                steps_per_epoch=steps_per_epoch,
+                validation_steps=validation_steps,
+                validation_batch_size=validation_batch_size,
+                validation_freq=validation_freq,
+            )
         if history.epoch and "loss" not in history.history:
             raise ValueError(_keras.NO_BATCH)
         return history

@@ -112,23 +112,6 @@ def test_few_batches_are_read_before_the_first_step():
     assert len(read) < 20
 
 
-def test_an_epoch_is_passed_over_by_reading_a_batch():
-    stream, read = counted(200)
-    adapter = pair_up(stream, num_inputs=1, seed=0)
-    read.clear()
-    adapter.pass_over_epoch()
-    assert len(read) == 1
-
-    def second_epoch(passed_over):
-        keras.utils.set_random_seed(0)
-        adapter = pair_up(indices(shuffle={"seed": 3}), num_inputs=1, seed=0)
-        pairs = adapter.get_tf_dataset()
-        adapter.pass_over_epoch() if passed_over else list(pairs)
-        return [(y1.numpy().tolist(), y2.numpy().tolist()) for (_, y1), (_, y2) in pairs]
-
-    assert second_epoch(True) == second_epoch(False)
-
-
 def test_a_partner_without_labels():
     zipped = zip_batches(indices(60), partner=indices(40, 10).map(lambda x, y: x))
     (_, y), (x,) = next(iter(zipped))

@@ -33,7 +33,7 @@ from keras_itdm.data._pairs import (
 )
 from keras_itdm.data._pool import NUM_AHEAD, pairs_out_of_pool
 from keras_itdm.data._reordered import PairedPyDataset, ReorderedArrays, reordered_data_loader
-from keras_itdm.data._zip_batches import independent_seed, pass_over, zip_batches, zip_with_itself
+from keras_itdm.data._zip_batches import element, independent_seed, zip_batches, zip_with_itself
 
 
 def pair_up(
@@ -49,19 +49,21 @@ def pair_up(
     seed=None,
     num_fits=0,
     paired=None,
+    is_matched=True,
 ):
     """Data adapter that draws a second batch beside each one that `fit(x, y, ...)` would draw.
 
     Arguments are those of `keras.Model.fit`; `num_inputs` and `input_rank` are those of the model, where known;
     `num_fits` is how often it has been fitted: the partners of another `fit` are others; `paired` is the user's word on
-    whether a stream holds pairs already.
+    whether a stream holds pairs already; unless the batches of a pair are matched (`is_matched`), nothing is drawn that
+    plain `fit` would not draw: the second of a pair is `()`.
 
     Raises:
         ValueError: if the data cannot be paired, and on what Keras' own adapters object to.
     """
     seed = (independent_seed(seed) + num_fits * 0x9E3779B1) % (2**31 - 1)
     if data_adapters.is_tf_dataset(x):
-        return _pair_tf_dataset(x, y, sample_weight, class_weight, num_inputs, input_rank, seed, paired)
+        return _pair_tf_dataset(x, y, sample_weight, class_weight, num_inputs, input_rank, seed, paired, is_matched)
     if data_adapters.is_grain_dataset(x):
         raise ValueError(
             "A grain dataset cannot be paired by `fit`. Zip it yourself, and pass a generator or a PyDataset of "
@@ -70,17 +72,22 @@ def pair_up(
     if x is None:
         raise ValueError("`x` should be the data to train on. Received: None")
     own_randomness = OwnRandomness(seed)
+    is_pair_of_own = functools.partial(_is_pair_of_own, num_inputs=num_inputs, paired=paired)
     if isinstance(x, collections.abc.Generator):
         first = list(itertools.islice(x, 2))
         x = itertools.chain(first, x)
         x = (batch for batch in x)  # a generator again
-        if first and _is_pair_of_own(first[0], num_inputs, paired):
+        if first and is_pair_of_own(first[0]):
             return data_adapters.get_data_adapter(x)
-        if len(first) == 1:
+        if len(first) == 1 and is_matched:
             raise ValueError("The data should hold at least two batches, to match one with the other. Received one")
     adapter = data_adapters.get_data_adapter(
         x, y, sample_weight, batch_size, steps_per_epoch, shuffle=shuffle, class_weight=class_weight
     )
+    if not is_matched:
+        if isinstance(adapter, PyDatasetAdapter):
+            adapter = PyDatasetOfPairsAdapter(x, class_weight, shuffle, Pair, is_pair_of_own)
+        return _AdapterOfSingles(adapter, None if isinstance(adapter, ArrayDataAdapter) else is_pair_of_own)
     if isinstance(adapter, ArrayDataAdapter):
         if adapter.num_batches == 0:
             raise ValueError("The data should hold at least one sample. Received: arrays of length 0")
@@ -91,7 +98,7 @@ def pair_up(
             raise ValueError("The data should hold at least one batch. Received: a PyDataset of length 0")
         with own_randomness:
             first = x[0]
-        if not _is_pair_of_own(first, num_inputs, paired):
+        if not is_pair_of_own(first):
             _warn_of_one_batch(x.num_batches)
             x = PairedPyDataset(x, seed)
         return PyDatasetOfPairsAdapter(x, class_weight=class_weight, shuffle=shuffle, make_pair=Pair)
@@ -144,7 +151,7 @@ def _warn_of_one_batch(num_batches):
         )
 
 
-def _pair_tf_dataset(dataset, y, sample_weight, class_weight, num_inputs, input_rank, seed, paired):
+def _pair_tf_dataset(dataset, y, sample_weight, class_weight, num_inputs, input_rank, seed, paired, is_matched):
     import tensorflow as tf
 
     data_adapters.get_data_adapter(dataset, y, sample_weight)  # objects to arguments that do not go with a dataset
@@ -163,9 +170,11 @@ def _pair_tf_dataset(dataset, y, sample_weight, class_weight, num_inputs, input_
     check_batched(spec, "dataset", input_rank)
     if int(dataset.cardinality()) == 0:
         raise ValueError("The data should hold at least one batch. Received: an empty tf.data.Dataset")
-    if not zipped:
+    if not zipped and is_matched:
         _warn_of_one_batch(int(dataset.cardinality()))
         dataset = zip_batches(dataset, seed=seed)
+    elif not zipped:
+        dataset = dataset.map(lambda *batch: (element(batch, spec), ()))
     drawn = dataset
     if class_weight is not None:
         weigh = make_class_weight_map_fn(class_weight)
@@ -173,7 +182,7 @@ def _pair_tf_dataset(dataset, y, sample_weight, class_weight, num_inputs, input_
     dataset = dataset.map(Pair)
     distribution = keras.distribution.distribution()
     adapter = TFDatasetAdapter(dataset, distribution=distribution)
-    adapter.pass_over_epoch = functools.partial(pass_over, drawn)
+    adapter.passed_over_by = getattr(drawn, "passed_over_by", None)
     return adapter
 
 
@@ -289,6 +298,36 @@ class _PooledAdapter(_AdapterOfPairs):
 
     def get_tf_dataset(self):
         return zip_with_itself(self.batches.get_tf_dataset(), self._seed).map(Pair)
+
+
+class _AdapterOfSingles(_AdapterOfPairs):
+    """Each batch as `Pair(batch, ())`, except where it is a pair itself: all that is drawn is what plain `fit` draws.
+
+    Args:
+        batches: Adapter of S1.
+        is_pair: Function that tells a pair, or its spec. `None` where there are none.
+    """
+
+    def __init__(self, batches, is_pair=None):
+        self.batches = batches
+        self._is_pair = is_pair or (lambda batch: False)
+
+    def get_numpy_iterator(self):
+        return map(self._paired, self.batches.get_numpy_iterator())
+
+    def get_jax_iterator(self, super_batch=None):
+        return super_batches(map(self._paired, self.batches.get_jax_iterator()), super_batch)
+
+    def get_torch_dataloader(self):
+        return map(self._paired, self.batches.get_torch_dataloader())
+
+    def get_tf_dataset(self):
+        dataset = self.batches.get_tf_dataset()
+        spec = dataset.element_spec
+        return dataset.map(lambda *batch: self._paired(element(batch, spec)))
+
+    def _paired(self, batch):
+        return batch if self._is_pair(batch) else Pair(batch, ())
 
 
 def _loads_pairs(loader, num_inputs, paired):

@@ -8,7 +8,9 @@ from keras import tree
 from keras_itdm._keras import data_adapters
 
 Pair = collections.namedtuple("Pair", ["batch", "partner"])
-Pair.__doc__ = "S1 and S2, on their way through `fit`. By its type a pair is told from inputs and targets."
+Pair.__doc__ = (
+    "S1 and S2, or `()` for none, on their way through `fit`. By its type a pair is told from inputs and targets."
+)
 
 
 def check_batched(spec, name, input_rank=None):
@@ -128,7 +130,10 @@ def split_pair(data, num_inputs=None, guess=True, paired=None):
     if not isinstance(data, Pair):
         check_halves(data)
     sure = paired or isinstance(data, Pair) or (num_inputs is not None and len(tree.flatten(data[0])) != num_inputs)
-    return (data[0], data[1]) if guess or sure else (data, None)
+    if not (guess or sure):
+        return data, None
+    batch, partner = data[:2]
+    return batch, None if isinstance(partner, (tuple, list)) and not partner else partner
 
 
 def check_halves(data):

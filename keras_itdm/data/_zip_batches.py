@@ -99,15 +99,8 @@ def zip_with_itself(dataset, seed):
     if num_batches != tf.data.UNKNOWN_CARDINALITY:
         pairs = pairs.apply(tf.data.experimental.assert_cardinality(num_batches))
     pairs = pairs.prefetch(2)
-    pairs.passed_over_by = (dataset, seeds)  # a batch of each is what an epoch draws its order by: see `pass_over`
+    pairs.passed_over_by = tf.data.Dataset.zip((dataset, seeds)).take(1)  # draws what an epoch of pairs draws
     return pairs
-
-
-def pass_over(pairs):
-    """Leaves an epoch of pairs out, as if it had been read. Of those that `zip_with_itself` made this reads a batch."""
-    for stream in getattr(pairs, "passed_over_by", (pairs,)):
-        for _ in stream.take(1):
-            pass
 
 
 def _out_of_whole_epoch(dataset, seeds, num_batches):
@@ -135,7 +128,7 @@ def _out_of_pool(dataset, seeds, size, num_ahead, fit_together):
 
     shuffle = tf.random.experimental.stateless_shuffle
     structure = dataset.element_spec
-    flat = dataset.map(lambda *batch: tuple(tf.nest.flatten(_element(batch, structure), expand_composites=True)))
+    flat = dataset.map(lambda *batch: tuple(tf.nest.flatten(element(batch, structure), expand_composites=True)))
     specs = flat.element_spec
 
     def put(store, index, values):
@@ -205,7 +198,7 @@ def _out_of_pool(dataset, seeds, size, num_ahead, fit_together):
     return pairs.skip(num_ahead).map(lambda first, second: (packed(first), packed(second)))
 
 
-def _element(arguments, structure):
+def element(arguments, structure):
     """What `map` hands to a function as several arguments, as the one element that it is."""
     return arguments if type(structure) is tuple else arguments[0]
 

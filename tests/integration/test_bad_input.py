@@ -510,6 +510,7 @@ C = {
     ),
     "λ is set to NaN in training": lambda: fit(wrapped(), callbacks=[SetToNaN()]),
     "λ is scheduled to be NaN": lambda: fit(wrapped(), callbacks=[MatchWeightScheduler(lambda *_: float("nan"))]),
+    "λ is set in a `fit` that began with 0, and no callback that could": lambda: fit_that_sets(0.5),
     "`fit` before `compile`": lambda: fit(ITDMModel(network(), "features")),
 }
 CASES.update({("Changes after wrapping", given): function for given, function in C.items()})
@@ -519,6 +520,12 @@ def renamed():
     itdm = wrapped()
     itdm.base_model.get_layer("features").name = "others"
     return itdm
+
+
+def fit_that_sets(match_weight):
+    itdm, callback = wrapped(match_weight=0), keras.callbacks.TerminateOnNaN()
+    callback.on_epoch_begin = lambda epoch, logs=None: setattr(itdm, "match_weight", match_weight)
+    return fit(itdm, callbacks=[callback])
 
 
 class SetToNaN(keras.callbacks.Callback):

@@ -120,6 +120,39 @@ def test_from_a_model_checkpoint(tmp_path, partner):
     assert_same(variables, expected)
 
 
+@pytest.mark.parametrize("num_batches, length_is_known", [(3, True), (20, False)])
+def test_an_epoch_of_a_dataset_is_passed_over_by_reading_a_batch(num_batches, length_is_known, tmp_path):
+    """S2 of a short epoch is drawn from the whole of it, of a longer one from the batches that were read."""
+    import tensorflow as tf
+
+    x, y = data(20 * num_batches)
+    read = []
+
+    def fit(model, initial_epoch=0, epochs=5):
+        keras.utils.set_random_seed(4)
+        order = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=1).filter(lambda _: True).batch(20)
+        dataset = order.map(lambda rows: tf.ensure_shape(tf.numpy_function(note, [rows], tf.int64), [None]))
+        dataset = dataset.map(lambda rows: (tf.gather(x, rows), tf.gather(y, rows)))
+        if length_is_known:
+            dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
+        checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+        begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: read_at.append(len(read)))
+        options = {"initial_epoch": initial_epoch, "verbose": 0, "callbacks": [checkpoint, begin]}
+        read_at = []
+        read.clear()
+        return model.fit(dataset, epochs=epochs, **options).history["loss"], read_at[0]
+
+    def note(rows):
+        read.append(rows)
+        return rows
+
+    losses, _ = fit(compiled(ITDMModel(network_with_state(), "features")))
+    resumed, _ = fit(keras.saving.load_model(tmp_path / "3.keras"), initial_epoch=3)
+    assert resumed == losses[3:]
+    _, num_read = fit(keras.saving.load_model(tmp_path / "5.keras"), initial_epoch=40, epochs=41)
+    assert 40 <= num_read < 100  # some were read ahead, to build the model: pairs of 40 epochs would be 120 or more
+
+
 def test_a_fit_after_a_restored_one_begins_at_the_first_epoch():
     model = compiled(ITDMModel(network_with_state(), "features"))
     model._initial_epoch = 2  # as `BackupAndRestore` leaves it
