@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_itdm import _replicas
+from keras_itdm._feature_layers import paths_of
 
 TINY_SHARE = 0.1  # of the first spread; it grows in healthy training
 NO_BETTER = 0.75  # of the first loss
@@ -22,12 +23,13 @@ class CollapseWatch:
     """Spread of the features of each layer and loss, at the first step and of late.
 
     Args:
-        model: A `keras.Model`, which gets a variable: the first spreads and loss, then the means of some ten steps.
+        model: An `ITDMModel`, which gets a variable: the first spreads and loss, then the means of some ten steps.
         num_layers: Number of feature layers.
     """
 
     def __init__(self, model, num_layers):
         self.has_warned = False
+        self._model = model
         self._variable = model.add_weight(
             shape=(2 * (num_layers + 1),),
             initializer="zeros",
@@ -55,15 +57,17 @@ class CollapseWatch:
 
     def warn(self):
         """Warns, once, if the features of a layer have collapsed."""
-        (*first_spreads, first_loss), (*spreads, loss) = np.split(self._variable.numpy().astype("float64"), 2)
-        collapsed = [
-            spread / first for first, spread in zip(first_spreads, spreads, strict=True) if spread < TINY_SHARE * first
-        ]
-        if self.has_warned or not collapsed or not loss > NO_BETTER * first_loss:
+        (*first_spreads, first_loss), (*spreads, loss) = np.split(self._variable.numpy(), 2)
+        paths = paths_of(self._model.feature_layer)
+        layers = zip(paths, first_spreads, spreads, strict=True)
+        shares = {path: spread / first for path, first, spread in layers if spread < TINY_SHARE * first}
+        if self.has_warned or not shares or not loss > NO_BETTER * first_loss:
             return
         self.has_warned = True
+        path = min(shares, key=shares.get)
+        where = f" of '{path}'" if len(paths) > 1 else ""
         warnings.warn(
-            f"The features have collapsed: their spread is {min(collapsed):.1e} of what it was at the first "
+            f"The features{where} have collapsed: their spread is {shares[path]:.1e} of what it was at the first "
             f"step, and the loss, {loss:.3g}, is no better than {first_loss:.3g} at the start. Matching with a "
             "constant weight has taken over. Bound it: ITDMModel(..., max_share=1.0), the default, instead of "
             "max_share=None; or lower match_weight; or let it rise from 0 over the first tenth of training with "
