@@ -56,8 +56,8 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
         model: Any `keras.Model`. It is trained in place, and stays at hand as `base_model`.
         feature_layer: Name of the layer whose output is matched, usually the last before the classifier;
             `"outer/inner"` reaches into a nested model. Or its index, as in `get_layer(index=...)`: -2 is the last but
-            one; or the layer itself. Outputs of rank above 2 are flattened. A list of several: Match is the mean of
-            theirs; a dict, `{"block": 0.5, "features": 1.0}`: the mean weighted so.
+            one; or the layer itself. Several in a list, or in a dict with weights, `{"block": 0.5, "features": 1.0}`:
+            Match is their weighted mean, and so is what is logged. Outputs of rank above 2 are flattened.
         matching: `"class_conditional"` (ITDM-c, Eq. 5), `"joint"` (ITDM-j, Eq. 3; needs no labels), or a
             `MatchingLoss`.
         match_weight: λ of Eq. 4 and 6, at least 0. The paper tries 0.2 to 1.
@@ -68,7 +68,7 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
         synchronized: Under `tf.distribute` or `keras.distribution`, whether to match over the global mini-batch, of all
             replicas. If not, each replica matches within its own share, and the mean is taken.
         max_share: κ, a positive number that bounds the gradient of Match at the features by κ times what the loss's own
-            has been there (see How it works), so that matching cannot take over: where λ is more, Match gets
+            has been there (see How it works), so that matching cannot take over: where λ is more, Match at a layer gets
             a weight `w < λ`, which is what is logged as `match_weight`. `None`: λ as it stands in Eq. 4 and 6.
         paired: Whether a stream of your own, that `fit` is given, is of pairs `((x1, y1), (x2, y2))`, `True`, or of
             inputs and targets, `False`. Defaults to what the structure tells.
@@ -76,7 +76,7 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
 
     Raises:
         TypeError: if `model` is not a `keras.Model`.
-        ValueError: if there is no such feature layer, or an argument is not one of the above.
+        ValueError: if there is no such feature layer, or it is named twice, or an argument is not one of the above.
 
     Example:
 
