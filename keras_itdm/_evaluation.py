@@ -24,7 +24,10 @@ class Evaluation:
         """As that of the plain model, whose values it returns; with `return_dict`, those of matching as well."""
         logs = super().train_on_batch(*args, return_dict=True, **kwargs)
         own = {metric.name for metric in self._metrics_of_matching}
-        values = [value for name, value in logs.items() if name not in own]
+        # In Keras' order, which is not that of the logs: metrics as they were compiled, then what they do not know.
+        names = [each.name for metric in self.metrics for each in getattr(metric, "metrics", [metric])]
+        names = [name for name in names if name in logs and name not in own] + sorted(set(logs) - set(names))
+        values = [logs[name] for name in names]
         return logs if return_dict else values[0] if len(values) == 1 else values
 
     def _evaluated_batch(self, batch):

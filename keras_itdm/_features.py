@@ -71,7 +71,7 @@ def _layers_to(model, path):
         if len(named) != 1:
             raise ValueError(_no_such_layer(model, path))
         layers += named
-    reason = _why_without_output(model, layers[-1])
+    reason = _why_without_output(*layers[-2:])
     if reason:
         raise ValueError(f"The feature layer '{path}' has no output of its own: {reason}. Name one of: {_names(model)}")
     return layers
@@ -150,11 +150,11 @@ def _names(model):
     return ", ".join(names)
 
 
-def _why_without_output(model, layer):
+def _why_without_output(parent, layer):
     if isinstance(layer, keras.layers.InputLayer):
         return "it is an input"
-    if not getattr(model, "outputs", None):
-        return None  # a subclassed model: known once it is called
+    if not getattr(parent, "outputs", None):
+        return None  # in a subclassed model, or a layer: known once it is called
     try:
         output = layer.output
     except AttributeError:
@@ -170,6 +170,7 @@ class Reading:
     Attributes:
         layer: The layer.
         outputs: List of what it returned, one for each of its calls.
+        while_building: Whether the last of these calls was one by which the layer was built, which is not counted.
         pass_on: Function of a tensor: what the rest of the network is given in place of each.
     """
 
@@ -177,6 +178,7 @@ class Reading:
         self._path = path
         self.layer = layer
         self.outputs = []
+        self.while_building = False
         self.pass_on = pass_on
 
     def features(self):
@@ -253,6 +255,9 @@ def _told(layer, call):
         for reading in _readings.get():
             if reading.layer is not layer:
                 continue
+            if reading.while_building:
+                reading.outputs.clear()
+            reading.while_building = not layer.built  # then Keras calls it once to have its sublayers built
             reading.outputs.append(output)
             if reading.pass_on is not None and len(reading.outputs) == 1:
                 output = tree.map_structure(reading.pass_on, output)

@@ -91,10 +91,35 @@ _OF_NUMBERS = {
     *("huber", "log_cosh", "MeanSquaredError", "MeanAbsoluteError", "MeanAbsolutePercentageError"),
     *("MeanSquaredLogarithmicError", "Huber", "LogCosh"),
 }
+_OF_SIGNS = {"hinge", "squared_hinge", "Hinge", "SquaredHinge"}
 _ELSE = (
     "Match jointly, which needs no classes: ITDMModel(..., matching='joint'); or say what the classes are: "
     "label_fn=..., a function from y to class indices, with matching=ClassConditionalMMD(num_classes=...)."
 )
+
+
+def _name_of(loss, label_fn, output_names):
+    """The name of the compiled loss that the labels are for; `None` if it is not known."""
+    if callable(label_fn):
+        return None
+    if isinstance(loss, (list, tuple, dict)):
+        if label_fn is None:
+            return None
+        try:
+            loss = _part(loss, label_fn, output_names)
+        except ValueError:
+            return None
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    return getattr(loss, "__name__", type(loss).__name__)
+
+
+def without_signs(labels, loss, label_fn, output_names=None):
+    """Labels that a hinge loss takes, -1 or 1, as 0 or 1. Arguments are those of `check_loss_is_of_classes`."""
+    if labels is None or _name_of(loss, label_fn, output_names) not in _OF_SIGNS:
+        return labels
+    labels = as_labels(labels)
+    return ops.where(ops.cast(labels, "float32") == -1, ops.zeros_like(labels), labels)  # they may be bools
 
 
 def check_loss_is_of_classes(loss, label_fn, output_names=None):
@@ -107,18 +132,7 @@ def check_loss_is_of_classes(loss, label_fn, output_names=None):
     Raises:
         ValueError: if it is one of Keras' losses of numbers, such as the mean squared error: targets are no classes.
     """
-    if callable(label_fn):
-        return
-    if isinstance(loss, (list, tuple, dict)):
-        if label_fn is None:
-            return
-        try:
-            loss = _part(loss, label_fn, output_names)
-        except ValueError:
-            return
-    if isinstance(loss, str):
-        loss = keras.losses.get(loss)
-    name = getattr(loss, "__name__", type(loss).__name__)
+    name = _name_of(loss, label_fn, output_names)
     if name in _OF_NUMBERS:
         raise ValueError(
             f"Matching class by class needs classes, and the loss that was compiled, {name}, is one of numbers. {_ELSE}"

@@ -18,6 +18,7 @@ from keras_itdm._labels import (
     num_classes_of,
     num_outside,
     stratified_halves,
+    without_signs,
 )
 from keras_itdm.losses import ClassConditionalMMD, JointMMD, MatchingLoss
 
@@ -103,7 +104,9 @@ class Match:
         return _replicas.evaluate(in_float32, batches, self._model.synchronized)
 
     def _labels(self, y):
-        return labels_of(y, self._model.label_fn, self._model.output_names, needed=self._loss.needs_labels)
+        label_fn, output_names = self._model.label_fn, self._model.output_names
+        labels = labels_of(y, label_fn, output_names, needed=self._loss.needs_labels)
+        return without_signs(labels, getattr(self._model, "loss", None), label_fn, output_names)
 
     def check_labels(self, batch):
         """

@@ -205,6 +205,12 @@ class _AdapterOfPairs(DataAdapter):
     def partial_batch_size(self):
         return self.batches.partial_batch_size
 
+    def on_epoch_begin(self):
+        self.batches.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self.batches.on_epoch_end()
+
 
 class _PairedAdapter(_AdapterOfPairs):
     """Zips two data adapters of the same number of batches.
@@ -262,11 +268,11 @@ class _PairedAdapter(_AdapterOfPairs):
             yield partner
 
     def on_epoch_begin(self):
-        self.batches.on_epoch_begin()
+        super().on_epoch_begin()
         self.partners.on_epoch_begin()
 
     def on_epoch_end(self):
-        self.batches.on_epoch_end()
+        super().on_epoch_end()
         self.partners.on_epoch_end()
 
 
@@ -301,12 +307,8 @@ class _PooledAdapter(_AdapterOfPairs):
 
 
 class _AdapterOfSingles(_AdapterOfPairs):
-    """Each batch as `Pair(batch, ())`, except where it is a pair itself: all that is drawn is what plain `fit` draws.
-
-    Args:
-        batches: Adapter of S1.
-        is_pair: Function that tells a pair, or its spec. `None` where there are none.
-    """
+    """Each batch as `Pair(batch, ())`, except where `is_pair` says that it, or its spec, is a pair itself: all that is
+    drawn is what plain `fit` draws."""
 
     def __init__(self, batches, is_pair=None):
         self.batches = batches

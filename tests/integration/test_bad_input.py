@@ -357,6 +357,13 @@ def _():
     assert matched(Y[:8] > 0) == plainly((Y[:8] > 0).astype(int))
 
 
+@case("Labels", "-1 and 1, the compiled loss being a hinge loss")
+def _():
+    signs = [-1.0, 1.0] * 8
+    histories = [fit(wrapped(network(1), loss="hinge"), y=np.array(y))["match_loss"] for y in (signs, [0.0, 1.0] * 8)]
+    assert histories[0] == histories[1]
+
+
 @case("Labels", "One-hot rows of zeros")
 def _():
     y = np.eye(3)[Y[:8]]

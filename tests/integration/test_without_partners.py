@@ -27,14 +27,17 @@ def network():
 class Augmenting(keras.utils.PyDataset):
     """Batches with noise out of a generator of its own, which each of its calls moves on."""
 
-    def __init__(self, pairs=False):
-        super().__init__()
+    def __init__(self, pairs=False, **kwargs):
+        super().__init__(**kwargs)
         self.rng = np.random.default_rng(0)
         self.pairs = pairs
         self.asked = []
 
     def __len__(self):
         return 3
+
+    def on_epoch_end(self):
+        self.asked.append("end")
 
     def __getitem__(self, index):
         self.asked.append(index)
@@ -116,6 +119,11 @@ def test_of_pairs_the_first_is_trained_on(class_weight):
         history = compiled(model).fit(Augmenting(pairs), epochs=2, verbose=0, class_weight=class_weight)
         losses.append(history.history["loss"])
     assert losses[0] == losses[1]
+
+
+def test_workers_are_stopped_at_the_end_of_an_epoch():
+    itdm = compiled(ITDMModel(network(), "features", match_weight=0.0))
+    assert len(itdm.fit(Augmenting(workers=2), epochs=3, verbose=0).history["loss"]) == 3
 
 
 def test_inputs_in_lists_are_no_pairs():
