@@ -39,7 +39,8 @@ class ReorderedArrays(ArrayDataAdapter):
     def get_tf_dataset(self):
         import tensorflow as tf
 
-        inputs = tree.lists_to_tuples(self._inputs)
+        inputs = array_slicing.convert_to_sliceable(self._inputs, target_backend="tensorflow")
+        inputs = tree.lists_to_tuples(inputs)
 
         def grab(array, indices):
             if isinstance(array, array_slicing.TensorflowSparseWrapper):
@@ -67,11 +68,14 @@ def _as_tensors(arrays):
     """Arrays as TensorFlow's data adapter takes them, as tensors in the host's memory."""
     import tensorflow as tf
 
-    arrays = array_slicing.convert_to_sliceable(arrays, target_backend="tensorflow")
+    def as_tensor(array):
+        sliceable = array_slicing.convert_to_sliceable(array, target_backend="tensorflow")
+        if isinstance(sliceable, array_slicing.TensorflowSparseWrapper):
+            return array  # which Keras does not take in this form
+        return tf.convert_to_tensor(sliceable) if isinstance(sliceable, np.ndarray) else sliceable
+
     with tf.device("CPU:0"):
-        return tree.map_structure(
-            lambda array: tf.convert_to_tensor(array) if isinstance(array, np.ndarray) else array, arrays
-        )
+        return tree.map_structure(as_tensor, arrays, none_is_leaf=False)
 
 
 class PairedPyDataset(keras.utils.PyDataset):

@@ -222,7 +222,8 @@ def _num_samples(batch):
 def _bytes_per_batch(element_spec):
     total = 0
     for spec in tree.flatten(element_spec):
-        sizes = [size or 32 for size in spec.shape[:1]] + [size or 1 for size in spec.shape[1:]]
+        shape = spec.shape if spec.shape.rank is not None else [None]
+        sizes = [size or 32 for size in shape[:1]] + [size or 1 for size in shape[1:]]
         total += math.prod(sizes) * spec.dtype.size
     return max(total, 1)
 

@@ -94,3 +94,22 @@ def test_a_layer_that_is_built_by_a_call_or_stands_inside_another(make, path):
     itdm = ITDMModel(model, path)
     itdm.compile("sgd", "sparse_categorical_crossentropy")
     assert itdm.fit(X, Y, batch_size=24, verbose=0).history["match_loss"][0] > 0
+
+
+def test_sparse_arrays():
+    sparse = pytest.importorskip("scipy.sparse").csr_matrix(X)
+    itdm = ITDMModel(network(2, "softmax"), "features")
+    itdm.compile("sgd", "sparse_categorical_crossentropy")
+    assert itdm.fit(sparse, Y, batch_size=24, verbose=0).history["match_loss"][0] > 0
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="plain training fails there")
+def test_a_dataset_of_unknown_rank():
+    import tensorflow as tf
+
+    specs = tf.TensorSpec(None, tf.float32), tf.TensorSpec(None, tf.int32)
+    halves = lambda: iter([(X[:24], Y[:24]), (X[24:], Y[24:])])  # noqa: E731
+    itdm = ITDMModel(network(2, "softmax"), "features")
+    itdm.compile("sgd", "sparse_categorical_crossentropy")
+    dataset = tf.data.Dataset.from_generator(halves, output_signature=specs)
+    assert itdm.fit(dataset, verbose=0).history["match_loss"][0] > 0
