@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shlex
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -20,7 +21,7 @@ from experiments import figures, tables
 from experiments.alternatives import RECIPES, SIZES
 from experiments.data import load
 from experiments.study import Trial, run_trials, test_metrics
-from experiments.training import check_settings, not_negative, positive, write_atomically
+from experiments.training import DefaultsHelp, check_settings, not_negative, positive, write_atomically
 from keras_itdm._mmd import root, squared_distances, squared_norms
 from keras_itdm.kernels import GaussianMixture
 from keras_itdm.losses import ClassConditionalMMD, class_indices
@@ -201,11 +202,12 @@ def draw_features(rows, path):
 def main():
     parser = argparse.ArgumentParser(
         description="Why does ITDM work? Ablations on Fashion-MNIST.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsHelp,
     )
     add = parser.add_argument
     add("--data", choices=list(RECIPES), default="fashion_mnist")
-    add("--variants", nargs="+", metavar="NAME", help="rows of the table; all of them if not given")
+    names = f"rows of the table at λ = 0.8, all if not given: {shlex.join(variants(RECIPES['fashion_mnist'], 0.8))}"
+    add("--variants", nargs="+", metavar="NAME", help=names)
     add("--match-weight", type=not_negative, default=0.8, metavar="λ")
     add("--seeds", type=positive, default=3, help="number of seeds, from 0")
     add("--train-size", type=positive, help="number of training images; 5,000 of Fashion-MNIST if not given")

@@ -7,13 +7,14 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import shlex
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from experiments import figures, tables
 from experiments.data import TITLES, load
 from experiments.study import Trial, keep_tuned, run_trials, test_metrics, tune
-from experiments.training import Recipe, check_settings, positive
+from experiments.training import DefaultsHelp, Recipe, check_settings, positive
 
 # The plain recipes overfit: they end with a training cross-entropy near 0.
 RECIPES = {
@@ -76,7 +77,7 @@ def study(name, poisoned, settings):
     plain = RECIPES[name]
     if settings.epochs:
         plain = dataclasses.replace(plain, epochs=settings.epochs)
-    methods = {method: METHODS[method] for method in dict.fromkeys(["plain SGD", *settings.methods])}
+    methods = {method: METHODS[method] for method in dict.fromkeys(["plain SGD", *(settings.methods or METHODS)])}
     data = load(name)
     held_out, tested = data.take(*sizes), data.take(sizes[0])
     prefix = f"{name}-poisoned{poisoned:g}"
@@ -167,13 +168,12 @@ def a_share(text):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=DefaultsHelp)
     add = parser.add_argument
     add("--data", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     add("--poisoned", type=a_share, nargs="+", default=[0.0, 0.2, 0.4], help="shares of labels replaced at random")
-    add("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    names = f"all if not given: {shlex.join(METHODS)}"
+    add("--methods", nargs="+", choices=list(METHODS), metavar="NAME", help=names)
     add("--seeds", type=positive, default=3, help="number of seeds, from 0")
     add("--epochs", type=positive, help="of plain SGD; the recipe's if not given")
     add(

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from experiments import figures, tables
 from experiments.data import load
 from experiments.networks import NETWORKS
-from experiments.training import Recipe, check_settings, not_negative, positive, train, write_atomically
+from experiments.training import DefaultsHelp, Recipe, check_settings, not_negative, positive, train, write_atomically
 
 LAMBDAS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 GREY = {  # section 4.2
@@ -67,7 +67,7 @@ class Case:
 
 def parser(description, **defaults):
     """Command line of an experiment, with its defaults."""
-    result = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    result = argparse.ArgumentParser(description=description, formatter_class=DefaultsHelp)
     add = result.add_argument
     add("experiment", choices=EXPERIMENTS, help="what is trained; the defaults of the others depend on it")
     add("--matching", choices=["class_conditional", "joint"], help="ITDM-c or ITDM-j")

@@ -21,7 +21,7 @@ from experiments import figures, tables
 from experiments.alternatives import RECIPES, SIZES
 from experiments.data import TITLES, load
 from experiments.study import Trial, run_trials, test_metrics
-from experiments.training import check_settings, not_negative, positive, write_atomically
+from experiments.training import DefaultsHelp, check_settings, not_negative, positive, write_atomically
 
 FAMILIES = {  # (partner, times the epochs) -> title, colour, marker; no partner: plain SGD
     (None, 1): ("plain SGD", figures.PLAIN, "s"),
@@ -165,9 +165,7 @@ def draw(rows, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=DefaultsHelp)
     add = parser.add_argument
     add("--data", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     add(

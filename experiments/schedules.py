@@ -19,7 +19,7 @@ from experiments.alternatives import RECIPES, SIZES
 from experiments.data import TITLES, load
 from experiments.partners import COLUMNS, collapsed
 from experiments.study import Trial, run_trials, test_metrics
-from experiments.training import check_settings, positive, write_atomically
+from experiments.training import DefaultsHelp, check_settings, positive, write_atomically
 from keras_itdm.schedules import DANNRamp
 
 
@@ -106,9 +106,7 @@ def draw(match_weight, steps, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=DefaultsHelp)
     add = parser.add_argument
     add("--data", nargs="*", choices=list(RECIPES), default=list(RECIPES), help="none: the picture of schedules alone")
     add("--seeds", type=positive, default=3, help="number of seeds, from 0")

@@ -255,6 +255,13 @@ def write_atomically(path, content):
     os.replace(new, path)
 
 
+class DefaultsHelp(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with the default of each argument that has one."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def positive(text):
     """Type of a command-line argument: an integer of at least 1."""
     number = int(text)

@@ -22,7 +22,7 @@ import keras_itdm
 from experiments import tables
 from experiments.data import load
 from experiments.study import test_metrics
-from experiments.training import check_settings, not_negative, positive, write_atomically
+from experiments.training import DefaultsHelp, check_settings, not_negative, positive, write_atomically
 
 
 class ForNetwork:
@@ -87,9 +87,7 @@ def transfer(data, match_weight, seed, settings):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=DefaultsHelp)
     add = parser.add_argument
     add("--data", default="fashion_mnist", choices=["fashion_mnist", "kmnist", "cifar10", "stl10"])
     add("--weights", default="none", choices=["none", "imagenet"], help="initial ones: random, or ImageNet's")

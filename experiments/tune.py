@@ -17,7 +17,7 @@ from experiments import tables
 from experiments.alternatives import RECIPES, SIZES
 from experiments.data import load
 from experiments.study import Trial, run_trials, test_metrics
-from experiments.training import check_settings, positive, write_atomically
+from experiments.training import DefaultsHelp, check_settings, positive, write_atomically
 
 COLUMNS = {"accuracy": ("test accuracy, %", 2), "cross_entropy": ("test cross-entropy", 4)}
 
@@ -89,7 +89,7 @@ def table(rows):
 def main():
     parser = argparse.ArgumentParser(
         description="KerasTuner chooses λ, the matching and the feature layer on digits.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsHelp,
     )
     add = parser.add_argument
     add("--trials", type=positive, default=12, help="hyperparameters to try")

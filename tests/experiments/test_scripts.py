@@ -60,9 +60,19 @@ def test_help(script, capsys, monkeypatch):
     text = capsys.readouterr().out
     for flag in ("--train-size", "--epochs", "--seeds", "--output"):
         assert flag in text
+    assert "default: None" not in text
     if script in SWEEPS:
         for flag in ("--match-weight", "--matching {class_conditional,joint}", "--network", "--mixed-precision"):
             assert flag in " ".join(text.split())
+
+
+@pytest.mark.parametrize("script, flag", [("alternatives", "--methods"), ("ablations", "--variants")])
+def test_help_lists_names_as_they_are_typed(script, flag, capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        run_here(script, "--help", monkeypatch=monkeypatch)
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{flag} NAME" in text and "'plain SGD' " in text
+    assert "all if not given" in text
 
 
 def test_digits(tmp_path):
