@@ -66,17 +66,7 @@ class Taps:
         if backend == "jax":
             return _jax_tap()(tensor, self._probes[name]) if name in self._probes else tensor
         if backend == "tensorflow":
-            import tensorflow as tf
-
-            @tf.custom_gradient
-            def tap(tensor):
-                def backwards(upstream):
-                    self._note(name, upstream)
-                    return upstream
-
-                return tf.identity(tensor), backwards
-
-            return tap(tensor)
+            return _tensorflow_tap(tensor, lambda upstream: self._note(name, upstream))
         if not tensor.requires_grad:  # nothing before it is trained: yet its gradient is what matching is measured by
             import torch
 
@@ -112,6 +102,22 @@ class Taps:
         gradients, squared_norms = gradients
         self.squared_norms = dict(zip(names, squared_norms, strict=True))
         return jax.lax.stop_gradient(loss), gradients, auxiliary
+
+
+def _tensorflow_tap(tensor, note):
+    """Not by `tf.custom_gradient`, which in a graph registers its function for good: the graph and, with it, the model
+    could never be freed."""
+    import tensorflow as tf
+    from tensorflow.python.eager import record
+
+    def backwards(upstream):
+        note(upstream)
+        return [upstream]
+
+    with record.stop_recording():
+        output = tf.identity(tensor)
+    record.record_operation("KerasITDMTap", [output], [tensor], backwards)
+    return output
 
 
 def _jax_tap():
