@@ -2,8 +2,12 @@ import os
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Tests compile much and run little.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# Tests compile much and run little: programs that are compiled in a quarter of the time, and run slowly.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 # On JAX a program is compiled once for all tests, and for the processes that they start.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="keras_itdm_tests_", ignore_cleanup_errors=True)
@@ -13,6 +17,23 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import keras
 import numpy as np
 import pytest
+
+# What a program does that uses the package as any user's would, it does on every backend if the package does: with
+# --share-out, which is for those who run the tests on all three, each of these runs on the one named here.
+SHARES = {"tests/test_pages.py": "tensorflow", "tests/examples": "jax", "tests/experiments": "torch"}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--share-out", action="store_true", help="run tests that one backend is enough for on one alone")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--share-out"):
+        return
+    other = tuple(place for place, backend in SHARES.items() if backend != keras.backend.backend())
+    left_out = [item for item in items if item.nodeid.startswith(other)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)

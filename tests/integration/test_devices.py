@@ -45,8 +45,8 @@ def results(process):
 
 @pytest.fixture(scope="module")
 def on_many():
-    """Each case on one device, and on eight of JAX or four of TensorFlow."""
-    return results(start(8, *CASES) if BACKEND == "jax" else start(4, *CASES, *NORMALIZED))
+    """Each case on one device, and on eight of JAX or two of TensorFlow, which traces each by itself."""
+    return results(start(8, *CASES) if BACKEND == "jax" else start(2, *CASES, *NORMALIZED))
 
 
 def check_equal(one, other):
