@@ -9,7 +9,8 @@ The samples of both batches stand in a grid of some rows, and each is paired wit
 
 Pairs are worked out in chunks, which keeps them in a processor's cache and bounds the memory: so many blocks at a time
 and, where one matrix alone would take too much, so many rows of it. Sizes are integers or, in a TensorFlow graph that
-serves batches of any size, scalar tensors; there the form is chosen in the graph, and no chunks are made.
+serves batches of any size, scalar tensors; there the form is chosen in the graph, and no chunks are made
+unless it is `"tiles"`.
 """
 
 import typing
@@ -46,55 +47,76 @@ class Form(typing.NamedTuple):
     rows_at_once: int
 
 
-def choose_form(n, m, num_classes, form="auto"):
-    """The `Form` for batches of `n` and `m` samples (integers), if `form` is `"auto"`; else the one of that name."""
-    if uses_blocks(n, m, num_classes, form):
-        num_blocks, sizes = blocks_for(n, m, num_classes)
-        largest = sizes[-1]
-        rows = largest if keeps_matrix(largest) else rows_at_once(largest)
-        return Form("blocks", num_blocks, sizes, blocks_at_once(num_blocks, largest), rows)
-    if keeps_matrix(n + m, form):
-        return Form("pairs", 1, (n + m,), 1, n + m)
-    return Form("tiles", 1, (n + m,), 1, rows_at_once(n + m))
+class Plan:
+    """How the pairs of two batches are gone through.
+
+    Args:
+        n: Number of samples of one, an integer or, where it is known only at run time, a scalar tensor.
+        m: Number of samples of the other.
+        num_classes: Number of classes.
+        form: One of `FORMS`; `"auto"` chooses by the sizes.
+
+    Attributes:
+        num_blocks: How many classes both batches can hold.
+        block_sizes: Samples that fit into a block: the sizes to try, in ascending order. None where no blocks are.
+        blocks_pay: Whether blocks are tried: `True`, or a tensor where sizes are.
+        width: Number of samples in the n × n matrix.
+    """
+
+    def __init__(self, n, m, num_classes, form="auto"):
+        self._form = form
+        self.width = n + m
+        self.num_blocks = _most(_least(num_classes, n, m), 1)
+        self.block_sizes = _block_sizes(n, m, num_classes)
+        self.blocks_pay = self._blocks_pay(num_classes, form)
+        if self.blocks_pay is False:
+            self.block_sizes = ()
+
+    def _blocks_pay(self, num_classes, form):
+        """If they have less than half the pairs of the n × n matrix, unless `form` says. On PyTorch, where each
+        operation is a call, they always do if they can be kept: they need fewer."""
+        if form != "auto":
+            return form == "blocks"
+        largest = self.block_sizes[-1]
+        if keras.backend.backend() == "torch":
+            return self.keeps(largest)
+        if num_classes == 1:
+            return False
+        return 2 * self.num_blocks * largest <= self.width * (self.width // largest)
+
+    def keeps(self, width):
+        """Whether a matrix of so many rows is kept, not worked out some rows at a time, unless the form says. One of
+        unknown size is: to decide it in the graph, both ways there, took twice the time to trace and compile."""
+        if self._form in ("pairs", "tiles"):
+            return self._form == "pairs"
+        return not isinstance(width, int) or width <= _WHOLE // width
+
+    def blocks_at_once(self, size):
+        if not isinstance(size, int):
+            return self.num_blocks
+        most = _most(_BLOCKS // (size * size), 1)
+        num_chunks = (self.num_blocks + most - 1) // most
+        return (self.num_blocks + num_chunks - 1) // num_chunks
+
+    @property
+    def form(self):
+        """The `Form` that it comes to, for sizes that are integers."""
+        if self.block_sizes:
+            largest = self.block_sizes[-1]
+            rows = largest if self.keeps(largest) else rows_at_once(largest)
+            return Form("blocks", self.num_blocks, self.block_sizes, self.blocks_at_once(largest), rows)
+        if self.keeps(self.width):
+            return Form("pairs", 1, (self.width,), 1, self.width)
+        return Form("tiles", 1, (self.width,), 1, rows_at_once(self.width))
 
 
-def blocks_for(n, m, num_classes):
-    """Number of blocks, and the sizes to try, in ascending order."""
-    num_blocks = _most(_least(num_classes, n, m), 1)
+def _block_sizes(n, m, num_classes):
     mean = (n + m) // num_classes + 1
     # Bounds from above on μ + 2√μ and μ + 4√μ, since a class has about a Poisson number μ ± √μ of samples.
     most = (17 * mean // 16 + 16, _least(5 * mean // 4 + 16, 3 * mean + 4))
     tight, loose = (_least((size + 7) // 8 * 8, _most(n + m, 1)) for size in most)
     both_pay = isinstance(tight, int) and tight < loose and loose >= 128  # for the time that it takes to compile them
-    return num_blocks, ((tight, loose) if both_pay else (loose,))
-
-
-def uses_blocks(n, m, num_classes, form="auto"):
-    """Whether blocks are to be tried: if they have less than half the pairs of the n × n matrix, unless `form` says. On
-    PyTorch, where each operation is a call, they always are if they can be kept: they need fewer."""
-    if form != "auto":
-        return form == "blocks"
-    num_blocks, (*_, largest) = blocks_for(n, m, num_classes)
-    if keras.backend.backend() == "torch":
-        return keeps_matrix(largest)
-    if num_classes == 1:
-        return False
-    return 2 * num_blocks * largest <= (n + m) * ((n + m) // largest)
-
-
-def keeps_matrix(width, form="auto"):
-    """Whether the matrix of the pairs of a row is kept, unless `form` says. One of unknown size is."""
-    if form in ("pairs", "tiles"):
-        return form == "pairs"
-    return not isinstance(width, int) or width <= _WHOLE // width
-
-
-def blocks_at_once(num_blocks, block_size):
-    if not isinstance(block_size, int):
-        return num_blocks
-    most = _most(_BLOCKS // (block_size * block_size), 1)
-    num_chunks = (num_blocks + most - 1) // most
-    return (num_blocks + num_chunks - 1) // num_chunks
+    return (tight, loose) if both_pay else (loose,)
 
 
 def rows_at_once(width):

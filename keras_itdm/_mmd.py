@@ -18,21 +18,11 @@ import keras
 from keras import ops
 
 from keras_itdm._checks import check_flags
-from keras_itdm._layouts import (
-    Blocks,
-    Matrix,
-    blocks_at_once,
-    blocks_for,
-    deal_out,
-    in_chunks,
-    keeps_matrix,
-    member_of,
-    rows_at_once,
-    uses_blocks,
-)
+from keras_itdm._layouts import Blocks, Matrix, Plan, deal_out, in_chunks, member_of, rows_at_once
 from keras_itdm._median import HALVES, SIXTEENTHS, narrowed_median, selected_median
 from keras_itdm._ops import at_least, take, where
-from keras_itdm.kernels import check_kernel
+from keras_itdm._typing import Array
+from keras_itdm.kernels import Kernel, check_kernel
 
 # Features of a class that lie farther apart have no MMD: one over that is no longer a normal number.
 _LARGEST = 1e37
@@ -40,7 +30,7 @@ _LARGEST = 1e37
 _COINCIDENT = 1e-6
 
 
-def mmd(x, y, kernel=None, squared=False):
+def mmd(x: Array, y: Array, kernel: Kernel | None = None, squared: bool = False) -> Array:
     """Maximum mean discrepancy between two samples: how far apart their distributions lie, seen through a kernel.
 
     The biased estimate of Gretton et al. (2012), diagonal included; about `√(1/n + 1/m)` for samples of one
@@ -98,7 +88,8 @@ def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=F
         return ops.zeros((num_classes,), "float32")
     pooled = ops.concatenate([x, y], axis=0)
     classes = ops.concatenate([ops.cast(x_classes, "int32"), ops.cast(y_classes, "int32")], axis=0)
-    num_blocks, block_sizes = blocks_for(n, m, num_classes)
+    plan = Plan(n, m, num_classes, form)
+    num_blocks = plan.num_blocks
 
     x_counts, y_counts = _counts(classes, n, num_classes)
     present = ops.minimum(x_counts, y_counts) > (1 if unbiased else 0)
@@ -122,10 +113,9 @@ def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=F
     )
 
     counts = x_counts + y_counts
-    use_blocks = uses_blocks(n, m, num_classes, form)
 
     def in_matrix():
-        values, gradients = evaluate(Matrix(classes, num_blocks), x_counts, y_counts, keeps_matrix(n + m, form))
+        values, gradients = evaluate(Matrix(classes, num_blocks), x_counts, y_counts, plan.keeps(plan.width))
         return values, gradients[0]
 
     def in_blocks(size):
@@ -134,20 +124,20 @@ def squared_mmd(x, y, x_classes, y_classes, num_classes, kernel=None, unbiased=F
         def some(rows):
             some_of = (in_slot, x_counts, y_counts)
             slots, x, y = some_of if rows is None else (take(values, rows) for values in some_of)
-            return evaluate(Blocks(slots, x + y), x, y, keeps_matrix(size))
+            return evaluate(Blocks(slots, x + y), x, y, plan.keeps(size))
 
-        values, gradients = in_chunks(some, num_blocks, blocks_at_once(num_blocks, size), axis=0)
+        values, gradients = in_chunks(some, num_blocks, plan.blocks_at_once(size), axis=0)
         return values, take(ops.reshape(gradients, (-1, pooled.shape[1])), slot_of)
 
     def in_blocks_if_they_fit(*sizes):
-        if use_blocks is False or not sizes:
+        if not sizes:
             return in_matrix()
         size, *larger = sizes
         fit = ops.max(counts) <= size
-        fit = fit if use_blocks is True else fit & use_blocks
+        fit = fit if plan.blocks_pay is True else fit & plan.blocks_pay
         return ops.cond(fit, lambda: in_blocks(size), lambda: in_blocks_if_they_fit(*larger))
 
-    values, gradients = in_blocks_if_they_fit(*block_sizes)
+    values, gradients = in_blocks_if_they_fit(*plan.block_sizes)
     values, gradients = ops.stop_gradient(values), ops.stop_gradient(gradients)
     gradients = where(takes_part[:, None], gradients, 0.0)
     # Adds 0, which has the gradient.

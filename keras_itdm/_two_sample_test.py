@@ -18,7 +18,8 @@ from keras import ops
 from keras_itdm._checks import check_flags, check_integer
 from keras_itdm._labels import class_indices, count_classes
 from keras_itdm._mmd import flatten_features
-from keras_itdm.kernels import check_kernel
+from keras_itdm._typing import Array
+from keras_itdm.kernels import Kernel, check_kernel
 
 # Shares below which a difference is rounding error: of ‖x‖² + ‖y‖², where two samples coincide, and of the statistic,
 # where a permutation only exchanges samples that coincide, or x with y, and so counts as no smaller than what was
@@ -43,16 +44,16 @@ class TwoSampleTest(typing.NamedTuple):
 
 
 def two_sample_test(
-    x,
-    y,
-    x_labels=None,
-    y_labels=None,
-    permutations=1000,
-    seed=None,
-    kernel=None,
-    unbiased=False,
-    num_classes=None,
-):
+    x: Array,
+    y: Array,
+    x_labels: Array | None = None,
+    y_labels: Array | None = None,
+    permutations: int = 1000,
+    seed: int | None = None,
+    kernel: Kernel | None = None,
+    unbiased: bool = False,
+    num_classes: int | None = None,
+) -> TwoSampleTest:
     """Tests whether two samples come from one distribution: the MMD permutation test of Gretton et al. (2012).
 
     With labels it tests whether, class by class, they do: samples are permuted within their class, and the statistic is

@@ -4,10 +4,14 @@ A kernel is asked for `k - 1` rather than `k`. MMD is a sum of kernel values who
 cancel; left out, they take their rounding error with them, and a small discrepancy keeps its digits in float32.
 """
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
 from keras_itdm._checks import is_positive_number
+from keras_itdm._typing import Array
 
 
 class Kernel:
@@ -27,23 +31,23 @@ class Kernel:
 
     >>> @keras.saving.register_keras_serializable(package="example")
     ... class InverseMultiquadric(Kernel):
-    ...     def excess_and_slope(self, squared_distances, bandwidth):
+    ...     def excess_and_slope(self, squared_distances: Array, bandwidth: Array) -> tuple[Array, Array]:
     ...         k = bandwidth / (bandwidth + squared_distances)
     ...         return -1.0 / (1.0 + bandwidth / squared_distances), -k * k / bandwidth
     >>> float(InverseMultiquadric()(3.0, bandwidth=1.0))
     0.25
     """
 
-    def __init__(self, bandwidth="median"):
+    def __init__(self, bandwidth: float | Literal["median"] = "median"):
         if not is_positive_number(bandwidth) and not (isinstance(bandwidth, str) and bandwidth == "median"):
             raise ValueError(f"`bandwidth` should be 'median' or a positive number. Received: {bandwidth!r}")
         self.bandwidth = bandwidth if bandwidth == "median" else _plain(bandwidth)
 
-    def __call__(self, squared_distances, bandwidth):
+    def __call__(self, squared_distances: Array, bandwidth: Array) -> Array:
         """Kernel values, of the shape of `squared_distances`."""
         return 1.0 + self.excess_and_slope(squared_distances, bandwidth)[0]
 
-    def excess_and_slope(self, squared_distances, bandwidth):
+    def excess_and_slope(self, squared_distances: Array, bandwidth: Array) -> tuple[Array, Array]:
         """`k - 1`, and the derivative of `k` by the squared distance, both of the shape of `squared_distances`.
 
         Args:
@@ -53,7 +57,7 @@ class Kernel:
         """
         raise NotImplementedError(f"{type(self).__name__} should override `excess_and_slope`.")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"bandwidth": self.bandwidth}
 
     @classmethod
@@ -83,19 +87,24 @@ class GaussianMixture(Kernel):
     0.4872
     """
 
-    def __init__(self, multipliers=(1, 2, 4, 8, 16), bandwidth="median"):
+    def __init__(
+        self, multipliers: Sequence[float] = (1, 2, 4, 8, 16), bandwidth: float | Literal["median"] = "median"
+    ):
         numbers = tuple(multipliers) if hasattr(multipliers, "__iter__") else ()
         if not numbers or not all(is_positive_number(c) for c in numbers):
             raise ValueError(f"`multipliers` should be positive numbers, at least one. Received: {multipliers!r}")
         super().__init__(bandwidth)
         self.multipliers = tuple(_plain(c) for c in numbers)
 
-    def excess_and_slope(self, squared_distances, bandwidth):
+    def excess_and_slope(self, squared_distances: Array, bandwidth: Array) -> tuple[Array, Array]:
         """`k - 1`, in [-1, 0], accurate where `k` is near 1, and the derivative of `k` by the squared distance.
 
         Both are of the shape of `squared_distances`.
         """
-        total = slope = excess = previous = None
+        total: Array = None
+        slope: Array = None
+        excess: Array = None
+        previous = None
         for multiplier in sorted(self.multipliers, reverse=True):
             if previous == 2 * multiplier:  # k(c) = k(2c)², and so k(c) - 1 = e · (e + 2) for e = k(2c) - 1
                 excess = excess * (excess + 2.0)
@@ -106,7 +115,7 @@ class GaussianMixture(Kernel):
             previous = multiplier
         return total / len(self.multipliers), slope / (-len(self.multipliers) * bandwidth)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"multipliers": list(self.multipliers), **super().get_config()}
 
 

@@ -1,6 +1,7 @@
 """Matching without a wrapper: a layer for any model."""
 
 import contextlib
+from typing import Any
 
 import keras
 from keras import ops
@@ -8,6 +9,8 @@ from keras import ops
 from keras_itdm import _replicas
 from keras_itdm._checks import check_flags, check_match_weight
 from keras_itdm._keras import losses_kept
+from keras_itdm._typing import Array
+from keras_itdm.kernels import Kernel
 from keras_itdm.losses import JointMMD
 
 
@@ -45,7 +48,14 @@ class SplitBatchMatching(keras.layers.Layer):
     []
     """
 
-    def __init__(self, match_weight=0.8, kernel=None, squared=False, synchronized=True, **kwargs):
+    def __init__(
+        self,
+        match_weight: float = 0.8,
+        kernel: Kernel | None = None,
+        squared: bool = False,
+        synchronized: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.match_weight = check_match_weight(match_weight)
         check_flags(synchronized=synchronized)
@@ -53,7 +63,7 @@ class SplitBatchMatching(keras.layers.Layer):
         self.matching = JointMMD(kernel, squared)
         self.supports_masking = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Array, training: bool | None = None) -> Array:
         if training and self.match_weight:
             with losses_kept(self) if _replicas.is_replica() else contextlib.nullcontext():
                 match_loss = _replicas.evaluate(self._match_halves, (inputs,), self.synchronized)
@@ -67,7 +77,7 @@ class SplitBatchMatching(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         kernel = keras.saving.serialize_keras_object(self.matching.kernel)
         return {
             **super().get_config(),

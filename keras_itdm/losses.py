@@ -1,15 +1,17 @@
 """Matching losses: how far the features of two mini-batches lie apart."""
 
 import numbers
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_itdm._checks import check_flags
 from keras_itdm._labels import as_labels, class_indices
-from keras_itdm._layouts import FORMS, choose_form
+from keras_itdm._layouts import FORMS, Form, Plan
 from keras_itdm._mmd import flatten_features, root, squared_mmd
-from keras_itdm.kernels import check_kernel
+from keras_itdm._typing import Array, FormName
+from keras_itdm.kernels import Kernel, check_kernel
 
 
 class MatchingLoss:
@@ -30,10 +32,12 @@ class MatchingLoss:
     2.0
     """
 
-    needs_labels = False
+    needs_labels: bool = False
     """Whether both batches must come with labels."""
 
-    def __call__(self, features, labels, partner_features, partner_labels):
+    def __call__(
+        self, features: Array, labels: Array | None, partner_features: Array, partner_labels: Array | None
+    ) -> Array:
         """Computes the loss.
 
         Args:
@@ -62,10 +66,12 @@ class MatchingLoss:
             partner_labels = as_labels(partner_labels, partner_features.shape[0])
         return self.call(features, labels, partner_features, partner_labels)
 
-    def call(self, features, labels, partner_features, partner_labels):
+    def call(
+        self, features: Array, labels: Array | None, partner_features: Array, partner_labels: Array | None
+    ) -> Array:
         raise NotImplementedError(f"{type(self).__name__} should override `call`.")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
     @classmethod
@@ -76,7 +82,9 @@ class MatchingLoss:
 class _MMDLoss(MatchingLoss):
     """What the two forms of MMD share: their arguments."""
 
-    def __init__(self, kernel=None, squared=False, unbiased=False, form="auto"):
+    def __init__(
+        self, kernel: Kernel | None = None, squared: bool = False, unbiased: bool = False, form: FormName = "auto"
+    ):
         if isinstance(kernel, dict):
             kernel = keras.saving.deserialize_keras_object(kernel)
         kernel = check_kernel(kernel)
@@ -134,9 +142,9 @@ class JointMMD(_MMDLoss):
         partner_class = ops.zeros_like(partner_features[:, 0], dtype="int32")
         return self._values(features, one_class, partner_features, partner_class, 1)[0]
 
-    def form_for(self, batch_size, partner_size):
+    def form_for(self, batch_size: int, partner_size: int) -> Form:
         """The `keras_itdm._layouts.Form` that batches of these sizes are matched in."""
-        return choose_form(batch_size, partner_size, 1, self.form)
+        return Plan(batch_size, partner_size, 1, self.form).form
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
@@ -174,7 +182,14 @@ class ClassConditionalMMD(_MMDLoss):
 
     needs_labels = True
 
-    def __init__(self, num_classes=None, kernel=None, squared=False, unbiased=False, form="auto"):
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        kernel: Kernel | None = None,
+        squared: bool = False,
+        unbiased: bool = False,
+        form: FormName = "auto",
+    ):
         super().__init__(kernel, squared, unbiased, form)
         whole = isinstance(num_classes, numbers.Integral) and not isinstance(num_classes, bool)
         if num_classes is not None and not (whole and num_classes >= 1):
@@ -187,11 +202,11 @@ class ClassConditionalMMD(_MMDLoss):
         partner_classes = class_indices(partner_labels, num_classes)
         return ops.mean(self._values(features, classes, partner_features, partner_classes, num_classes))
 
-    def form_for(self, batch_size, partner_size):
+    def form_for(self, batch_size: int, partner_size: int) -> Form:
         """The `keras_itdm._layouts.Form` that batches of these sizes are matched in, once `num_classes` is known."""
         if self.num_classes is None:
             raise ValueError("The form depends on the number of classes. Pass ClassConditionalMMD(num_classes=...).")
-        return choose_form(batch_size, partner_size, self.num_classes, self.form)
+        return Plan(batch_size, partner_size, self.num_classes, self.form).form
 
     @staticmethod
     def _width(labels):

@@ -1,11 +1,13 @@
 """Schedules of λ that Keras does not have. All of its own serve as well: see `callbacks.MatchWeightScheduler`."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_itdm._checks import is_number, is_positive_number
+from keras_itdm._typing import Array
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
@@ -31,7 +33,7 @@ class DANNRamp(keras.optimizers.schedules.LearningRateSchedule):
     [0.0, 0.4, 0.789, 0.8, 0.8]
     """
 
-    def __init__(self, final_value, ramp_steps, steepness=10.0, name="DANNRamp"):
+    def __init__(self, final_value: float, ramp_steps: float, steepness: float = 10.0, name: str = "DANNRamp"):
         super().__init__()
         if not is_number(final_value) or not 0 <= final_value < math.inf:
             raise ValueError(f"`final_value` should be a finite number, at least 0. Received: {final_value!r}")
@@ -44,11 +46,11 @@ class DANNRamp(keras.optimizers.schedules.LearningRateSchedule):
         self.steepness = steepness
         self.name = name
 
-    def __call__(self, step):
+    def __call__(self, step: Array) -> Array:
         progress = ops.minimum(ops.cast(step, "float32") / self.ramp_steps, 1.0)
         return self.final_value * (2.0 / (1.0 + ops.exp(-self.steepness * progress)) - 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "final_value": self.final_value,
             "ramp_steps": self.ramp_steps,

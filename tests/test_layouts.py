@@ -3,12 +3,16 @@ import numpy as np
 import pytest
 
 from keras_itdm import _layouts
-from keras_itdm._layouts import choose_form
+from keras_itdm._layouts import Plan
 from keras_itdm.losses import ClassConditionalMMD, JointMMD
 from tests import reference
 
 BALANCED = [1 / 5] * 5
 ONE_CLASS_HOLDS_MOST = [0.9, 0.04, 0.03, 0.02, 0.01]
+
+
+def form_of(*sizes_and_form):
+    return Plan(*sizes_and_form).form
 
 
 def labels(shares, n, seed):
@@ -38,17 +42,17 @@ def check(loss, n, m, shares, num_classes=5, **options):
 
 def test_the_form_follows_from_the_sizes():
     compiled = keras.backend.backend() != "torch"  # where blocks always pay
-    assert choose_form(16, 16, 10).name == ("pairs" if compiled else "blocks")  # too few for blocks to pay
-    assert choose_form(150, 150, 2).name == ("pairs" if compiled else "blocks")  # and too few classes
-    assert choose_form(150, 150, 10) == ("blocks", 10, (56,), 10, 56)
-    assert choose_form(1024, 1024, 10).block_sizes == (240, 272)
-    assert choose_form(256, 256, 1000) == ("blocks", 256, (8,), 256, 8)  # no more classes than samples
-    assert choose_form(2048, 2048, 1, "pairs") == ("pairs", 1, (4096,), 1, 4096)
-    assert choose_form(2048, 2048, 1).name == ("pairs" if compiled else "blocks")
-    assert choose_form(8192, 8192, 1) == ("tiles", 1, (16384,), 1, 64)
-    form = choose_form(8192, 8192, 10)
+    assert form_of(16, 16, 10).name == ("pairs" if compiled else "blocks")  # too few for blocks to pay
+    assert form_of(150, 150, 2).name == ("pairs" if compiled else "blocks")  # and too few classes
+    assert form_of(150, 150, 10) == ("blocks", 10, (56,), 10, 56)
+    assert form_of(1024, 1024, 10).block_sizes == (240, 272)
+    assert form_of(256, 256, 1000) == ("blocks", 256, (8,), 256, 8)  # no more classes than samples
+    assert form_of(2048, 2048, 1, "pairs") == ("pairs", 1, (4096,), 1, 4096)
+    assert form_of(2048, 2048, 1).name == ("pairs" if compiled else "blocks")
+    assert form_of(8192, 8192, 1) == ("tiles", 1, (16384,), 1, 64)
+    form = form_of(8192, 8192, 10)
     assert form.name == "blocks" and form.blocks_at_once == 1 and form.rows_at_once == form.block_sizes[-1]
-    assert choose_form(20000, 20000, 3, "blocks").rows_at_once < 20000
+    assert form_of(20000, 20000, 3, "blocks").rows_at_once < 20000
 
 
 def test_the_form_can_be_read_and_forced():
@@ -71,9 +75,9 @@ def test_every_form_equals_the_float64_reference(form, shares, options):
 
 @pytest.mark.parametrize("blocks_at_once", [1, 3])
 def test_blocks_in_chunks(monkeypatch, blocks_at_once):
-    size = choose_form(80, 70, 5, "blocks").block_sizes[-1]
+    size = form_of(80, 70, 5, "blocks").block_sizes[-1]
     monkeypatch.setattr(_layouts, "_BLOCKS", blocks_at_once * size**2)
-    assert choose_form(80, 70, 5, "blocks").blocks_at_once == blocks_at_once
+    assert form_of(80, 70, 5, "blocks").blocks_at_once == blocks_at_once
     check(ClassConditionalMMD(5, form="blocks"), 80, 70, BALANCED)
 
 
@@ -84,9 +88,9 @@ def test_blocks_in_chunks(monkeypatch, blocks_at_once):
 def test_some_rows_at_a_time(monkeypatch, form, loss, options):
     """7 rows of the matrix, or of each block's, at a time: no divisor of their number."""
     monkeypatch.setattr(_layouts, "_WHOLE", 0)
-    width = choose_form(80, 70, 5, form).block_sizes[-1]
+    width = form_of(80, 70, 5, form).block_sizes[-1]
     monkeypatch.setattr(_layouts, "_TILE", 7 * width)
-    assert choose_form(80, 70, 5, form).rows_at_once == 7
+    assert form_of(80, 70, 5, form).rows_at_once == 7
     options = {**options, "form": form}
     loss = loss(**options) if loss is JointMMD else loss(5, **options)
     check(loss, 80, 70, BALANCED, **{key: value for key, value in options.items() if key != "form"})
@@ -118,11 +122,13 @@ def test_more_classes_than_samples():
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="shapes are always known on other backends")
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_a_graph_for_batches_of_any_size(jit_compile):
-    """The form is then chosen in the graph, by the same rule."""
+@pytest.mark.parametrize("form", ["auto", "tiles"])
+def test_a_graph_for_batches_of_any_size(monkeypatch, jit_compile, form):
+    """The form is then chosen in the graph, by the same rule, unless it is given."""
     import tensorflow as tf
 
-    loss = ClassConditionalMMD(5)
+    monkeypatch.setattr(_layouts, "_TILE", 2000)  # in all but the smallest batch not all rows at once
+    loss = ClassConditionalMMD(5, form=form)
     specs = [tf.TensorSpec([None, 6]), tf.TensorSpec([None], "int64")] * 2
 
     @tf.function(input_signature=specs, jit_compile=jit_compile)

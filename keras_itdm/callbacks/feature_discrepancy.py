@@ -1,13 +1,16 @@
 """The mismatch between the features of training and validation data, by epoch."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_itdm._checks import check_flags, check_integer
 from keras_itdm._mmd import flatten_features
 from keras_itdm._two_sample_test import p_value, permute
+from keras_itdm._typing import LabelFn
 from keras_itdm.callbacks._feature_callback import FeatureCallback
-from keras_itdm.kernels import check_kernel
+from keras_itdm.kernels import Kernel, check_kernel
 
 
 class FeatureDiscrepancy(FeatureCallback):
@@ -70,19 +73,19 @@ class FeatureDiscrepancy(FeatureCallback):
 
     def __init__(
         self,
-        train_data,
-        validation_data,
-        feature_layer=None,
-        by_class=False,
-        max_samples=500,
-        permutations=200,
-        every=1,
-        unbiased=False,
-        kernel=None,
-        label_fn=None,
-        batch_size=32,
-        seed=0,
-        name="feature_mmd",
+        train_data: Any,
+        validation_data: Any,
+        feature_layer: str | None = None,
+        by_class: bool = False,
+        max_samples: int = 500,
+        permutations: int = 200,
+        every: int = 1,
+        unbiased: bool = False,
+        kernel: Kernel | None = None,
+        label_fn: LabelFn | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+        name: str = "feature_mmd",
     ):
         super().__init__(train_data, validation_data, feature_layer, every, max_samples, label_fn, batch_size, seed)
         check_integer("permutations", permutations, least=0)

@@ -1,9 +1,12 @@
 """Pictures of the features of training and validation data, as training goes on."""
 
+import os
 import pathlib
+from typing import Any, Literal
 
 import numpy as np
 
+from keras_itdm._typing import LabelFn
 from keras_itdm.callbacks._feature_callback import FeatureCallback
 
 METHODS = {"tsne": "t-SNE", "pca": "PCA"}
@@ -66,17 +69,17 @@ class FeatureProjection(FeatureCallback):
 
     def __init__(
         self,
-        train_data,
-        validation_data,
-        directory=None,
-        feature_layer=None,
-        method="tsne",
-        every=10,
-        max_samples=500,
-        log_dir=None,
-        label_fn=None,
-        batch_size=32,
-        seed=0,
+        train_data: Any,
+        validation_data: Any,
+        directory: str | os.PathLike | None = None,
+        feature_layer: str | None = None,
+        method: Literal["tsne", "pca"] = "tsne",
+        every: int = 10,
+        max_samples: int = 500,
+        log_dir: str | os.PathLike | None = None,
+        label_fn: LabelFn | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
     ):
         super().__init__(train_data, validation_data, feature_layer, every, max_samples, label_fn, batch_size, seed)
         if method not in METHODS:

@@ -1,5 +1,8 @@
 """λ by a schedule."""
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import keras
 import numpy as np
 from keras import ops
@@ -39,7 +42,12 @@ class MatchWeightScheduler(keras.callbacks.Callback):
     TypeError: `schedule` should be a function or a LearningRateSchedule. Received: 0.8 of type float
     """
 
-    def __init__(self, schedule, verbose=0, by="step"):
+    def __init__(
+        self,
+        schedule: keras.optimizers.schedules.LearningRateSchedule | Callable[[int, float], float],
+        verbose: int = 0,
+        by: Literal["step", "epoch"] = "step",
+    ):
         super().__init__()
         if not is_function(schedule):
             raise TypeError(
@@ -88,7 +96,7 @@ class MatchWeightScheduler(keras.callbacks.Callback):
             raise ValueError(f"The schedule should give one number. Received: {value!r}")
         self._itdm.match_weight = number.item()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         schedule = keras.saving.serialize_keras_object(self.schedule)
         return {"schedule": schedule, "verbose": self.verbose, "by": self.by}
 

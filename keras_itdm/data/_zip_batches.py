@@ -5,6 +5,7 @@ The pool of `_pool` is here the state of a `scan` over the batches: it holds ref
 
 import math
 import numbers
+import typing
 
 import numpy as np
 from keras import tree
@@ -12,8 +13,13 @@ from keras import tree
 from keras_itdm.data._pairs import check_batched, check_same_structure
 from keras_itdm.data._pool import NUM_MIXED, SHORT_EPOCH, pool_size
 
+if typing.TYPE_CHECKING:
+    import tensorflow as tf
 
-def zip_batches(dataset, partner=None, seed=None):
+
+def zip_batches(
+    dataset: "tf.data.Dataset", partner: "tf.data.Dataset | None" = None, seed: int | None = None
+) -> "tf.data.Dataset":
     """Zips a batched `tf.data.Dataset` with a second mini-batch at each step: the stream that ITDM trains on.
 
     The first half is `dataset`, untouched: same batches, same order, read once. The second are samples of the same
