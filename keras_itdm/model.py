@@ -15,6 +15,7 @@ calls where gradients are taken, adds λ · Match. So one class serves every bac
 """
 
 import functools
+from typing import Literal
 
 import keras
 from keras import ops, tree
@@ -31,8 +32,10 @@ from keras_itdm._match_weight import MatchWeight
 from keras_itdm._matching import Match, MatchLoss, less_is_better, loss_of
 from keras_itdm._resuming import ResumableWeights, TrainingState
 from keras_itdm._step import GradientsOnJAX, Step, current_step, in_progress
+from keras_itdm._typing import LabelFn, LayersToMatch
 from keras_itdm._wrapping import Wrapper, check_can_be_wrapped
 from keras_itdm.data import check_ends, pair_up
+from keras_itdm.losses import MatchingLoss
 
 PARTNERS = ("stream", "split")
 
@@ -95,16 +98,16 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
 
     def __init__(
         self,
-        model,
-        feature_layer,
-        matching="class_conditional",
-        match_weight=0.8,
-        partner="stream",
-        label_fn=None,
-        synchronized=True,
-        max_share=1.0,
-        paired=None,
-        name=None,
+        model: keras.Model,
+        feature_layer: LayersToMatch,
+        matching: Literal["class_conditional", "joint"] | MatchingLoss = "class_conditional",
+        match_weight: float = 0.8,
+        partner: Literal["stream", "split"] = "stream",
+        label_fn: str | int | LabelFn | None = None,
+        synchronized: bool = True,
+        max_share: float | None = 1.0,
+        paired: bool | None = None,
+        name: str | None = None,
     ):
         check_can_be_wrapped(model)
         loss_of(matching)
@@ -140,7 +143,7 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
                 self._match.set_num_classes(model.output_shape)
 
     @property
-    def match_weight(self):
+    def match_weight(self) -> float:
         """λ of Eq. 4 and 6, a float. Set it at any time, between steps as well: nothing is traced again.
 
         Only 0 has a step of its own, that of the plain model, which is compiled when λ is first 0.
@@ -148,7 +151,7 @@ class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHook
         return self._match_weight.get()
 
     @match_weight.setter
-    def match_weight(self, value):
+    def match_weight(self, value: float):
         self._match_weight.set(value)
 
     # Algorithm 1

@@ -1,8 +1,11 @@
-"""Nothing grows with the number of steps while λ is set at each, nor is the step traced again."""
+"""Nothing grows with the number of steps while λ is set at each, nor with that of models; no step is traced again."""
 
 import gc
+import time
+import weakref
 
 import keras
+import numpy as np
 import pytest
 
 from keras_itdm import ITDMModel
@@ -55,3 +58,24 @@ def test_many_steps_leave_nothing_behind():
     model.fit(*data(6 * STEPS), batch_size=6, epochs=EPOCHS, callbacks=callbacks, verbose=0)
     assert counter.traces == (EPOCHS * STEPS if keras.backend.backend() == "torch" else 1)
     assert counter.objects[-1] - counter.objects[1] < STEPS, counter.objects  # in three epochs
+
+
+@pytest.mark.parametrize("max_share", [1.0, None], ids=["bounded", "constant"])
+def test_a_model_that_is_done_with_is_freed(max_share):
+    """As in a search over many: on TensorFlow a gradient function that was registered kept the model and 14 MiB."""
+
+    def train():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="features"), keras.layers.Dense(3)])
+        itdm = ITDMModel(model, "features", max_share=max_share)
+        itdm.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+        itdm.fit(np.random.normal(size=(12, 4)), np.arange(12) % 3, batch_size=6, verbose=0)
+        return weakref.ref(itdm)
+
+    itdm = train()
+    keras.backend.clear_session()
+    for _ in range(20):  # what finalizers free leaves more to be freed, and threads take their time
+        gc.collect()
+        if itdm() is None:
+            return
+        time.sleep(0.2)
+    raise AssertionError("Something holds the model.")
