@@ -58,11 +58,7 @@ def study(name, settings):
             ways[schedule, partner, weight] = dataclasses.replace(itdm, schedule=of)
         ways["constant, and the bound", partner, weight] = dataclasses.replace(itdm, max_share=1.0)
     jobs = [(way, seed) for seed in range(settings.seeds) for way in ways]
-    trials = [
-        Trial("-".join(map(str, (name, *way, seed))), recipe, data, seed)
-        for seed in range(settings.seeds)
-        for way, recipe in ways.items()
-    ]
+    trials = [Trial("-".join(map(str, (name, *way, seed))), ways[way], data, seed) for way, seed in jobs]
     measured = list(zip(jobs, run_trials(trials, settings.output, test_metrics), strict=True))
     rows = []
     for way in ways:

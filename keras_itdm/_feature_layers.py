@@ -89,6 +89,6 @@ def in_copy(model, feature_layer, positions):
     """`feature_layer` for a copy of a model, of which it had these `positions_of` in the original."""
     if not isinstance(feature_layer, (list, tuple, dict)):
         return path_in_copy(model, feature_layer, positions)
-    position = dict(positions).get if isinstance(positions, dict) else lambda path: None
+    position = positions.get if isinstance(positions, dict) else lambda path: None
     paths = [path_in_copy(model, path, position(path)) if isinstance(path, str) else path for path in feature_layer]
     return dict(zip(paths, feature_layer.values(), strict=True)) if isinstance(feature_layer, dict) else paths

@@ -91,7 +91,10 @@ class Match:
         labels = self._labels(y)
         if partner_features is not None:
             partner_labels = self._labels(partner_y)
-            between_batches = lambda h1, h2: self._over_replicas(self._loss, h1, labels, h2, partner_labels)  # noqa: E731
+
+            def between_batches(h1, h2):
+                return self._over_replicas(self._loss, h1, labels, h2, partner_labels)
+
             return between_batches, list(zip(features, partner_features, strict=True))
         if not self._loss.needs_labels and not may_be_labels(labels):
             labels = None
