@@ -14,6 +14,7 @@ cropped and flipped.
 
 import argparse
 import json
+import operator
 import pathlib
 import time
 import types
@@ -129,8 +130,10 @@ def run(settings):
     data = None
     for seed in settings.seeds:
         for variant in settings.variants:
-            name = f"{settings.data}-{settings.network}-{variant}-{seed}".replace(" ", "").replace("λ=", "lambda")
-            path = settings.output / f"{name.replace(',', '-')}.json"
+            name = f"{settings.data}-{settings.network}-{settings.epochs}epochs-{variant}-{seed}"
+            for character, instead in {" ": "", "λ=": "lambda", ",": "-"}.items():
+                name = name.replace(character, instead)
+            path = settings.output / f"{name}.json"
             settings.output.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(path.with_suffix(".lock"), timeout=0):
@@ -156,10 +159,12 @@ def trainings(folder):
 
 
 def table(kept):
-    """Of each data set and network: the last epoch, and the one of least test cross-entropy, where one might stop."""
+    """Of each data set, network and number of epochs: the last epoch, and that of least test cross-entropy, where one
+    might stop."""
     lines = []
-    for data, name in sorted({(run["data"], run["network"]) for run in kept}):
-        runs = [run for run in kept if (run["data"], run["network"]) == (data, name)]
+    kind = operator.itemgetter("data", "network", "epochs")
+    for group in sorted(set(map(kind, kept))):
+        (data, name, _), runs = group, [run for run in kept if kind(run) == group]
         one = runs[0]
         lines += [
             f"{data}, {one['images']} images, {name}, {one['parameters']:,} parameters, {one['epochs']} epochs, "

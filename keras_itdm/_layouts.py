@@ -18,7 +18,7 @@ import typing
 import keras
 from keras import ops, tree
 
-from keras_itdm._ops import at_least, pick, take, where
+from keras_itdm._ops import at_least, matmul, pick, take, where
 
 FORMS = ("auto", "pairs", "tiles", "blocks")
 # Pairs worked out at a time: blocks together, rows of a matrix that is not kept, and the most in one that is, 64 MiB.
@@ -209,7 +209,7 @@ class Matrix:
 
     def total(self, numbers):
         """Over the samples of its class, at each slot, of finite numbers that are 0 where no sample takes part."""
-        return (numbers @ self._in_class) @ self._by_class
+        return matmul(matmul(numbers, self._in_class), self._by_class)
 
     def max(self, values):
         """Maximum over the samples of each class, at least 0."""
@@ -222,7 +222,7 @@ class Matrix:
     def somewhere_amidst(self, samples):
         """A point between the samples of each class: from `(rows, width, features)` to `(num_classes, features)`."""
         samples = where(self.takes_part[0, :, None], samples[0], 0.0)
-        return self._by_class @ samples / at_least(ops.sum(self._by_class, axis=1), 1.0)[:, None]
+        return matmul(self._by_class, samples) / at_least(ops.sum(self._by_class, axis=1), 1.0)[:, None]
 
     def sample_of_least(self, values, samples):
         """The sample of each class at which values, `(rows, width)`, are least: `(num_classes, features)`."""

@@ -20,7 +20,7 @@ from keras import ops
 from keras_itdm._checks import check_flags
 from keras_itdm._layouts import Blocks, Matrix, Plan, deal_out, in_chunks, member_of, rows_at_once
 from keras_itdm._median import HALVES, SIXTEENTHS, narrowed_median, selected_median
-from keras_itdm._ops import at_least, take, where
+from keras_itdm._ops import at_least, matmul, take, where
 from keras_itdm._typing import Array
 from keras_itdm.kernels import Kernel, check_kernel
 
@@ -187,8 +187,8 @@ def _values_and_gradients(layout, x_counts, y_counts, keep, samples, n, kernel, 
             factor = where(in_x_rows[:, :, None] == in_x[:, None, :], own_side[:, None, :], 1.0)
             excess, slope = factor * excess, factor * slope
         # Products of matrices, since compilers for CPUs do not vectorize a sum over what takes many steps to compute.
-        sums = slope @ weights_and_weighted
-        return excess @ weights, z_rows * sums[:, :, :1] - sums[:, :, 1:]
+        sums = matmul(slope, weights_and_weighted)
+        return matmul(excess, weights), z_rows * sums[:, :, :1] - sums[:, :, 1:]
 
     def evaluate(over_pairs, median):
         if kernel.bandwidth == "median":
@@ -296,5 +296,5 @@ def squared_distances(rows, columns, row_norms, column_norms):
     Distances that are lost in rounding are exactly 0.
     """
     norms = row_norms[..., :, None] + column_norms[..., None, :]
-    distances = norms - 2.0 * (rows @ ops.swapaxes(columns, -1, -2))
+    distances = norms - 2.0 * matmul(rows, ops.swapaxes(columns, -1, -2))
     return where(distances <= _COINCIDENT * norms, 0.0, distances)
