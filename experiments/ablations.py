@@ -162,7 +162,7 @@ def table(rows):
 
 def draw_effects(rows, path):
     """Test cross-entropy of every variant, with its standard deviation, beside those of plain SGD and ITDM-c."""
-    figure, axes = figures.panels(1, 2, width=5.5, height=6)
+    figure, axes = figures.panels(1, 2, height=6)
     for axis, key in zip(axes[0], ("cross_entropy", "calibration_error"), strict=True):
         means, deviations = np.array([row[key] for row in rows]).T
         for index, colour, style in ((0, figures.PLAIN, "--"), (1, figures.ITDM, "-")):
@@ -172,7 +172,7 @@ def draw_effects(rows, path):
         axis.set(yticks=range(len(rows)), yticklabels=[row["name"] for row in rows] if key == "cross_entropy" else [])
         axis.set(xlabel=COLUMNS[key][0])
         axis.invert_yaxis()
-    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=7, ncols=2, loc="outside upper center")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), ncols=2, loc="outside upper center")
     figures.save(figure, path)
 
 
@@ -187,7 +187,7 @@ GROUPS = {  # by the beginning of a row's name; the rest compare two batches, wi
 
 def draw_features(rows, path):
     """Test cross-entropy against how the features lie: does it go with compact classes, or with train like test?"""
-    figure, axes = figures.panels(1, 2, width=5, height=4.2)
+    figure, axes = figures.panels(1, 2, height=3.4)
     for axis, key in zip(axes[0], ("train_share", "train_test_mmd"), strict=True):
         for row in rows:
             label, colour, marker = next(group for start, group in GROUPS.items() if row["name"].startswith(start))
@@ -195,7 +195,7 @@ def draw_features(rows, path):
         axis.set(xlabel=COLUMNS[key][0], ylabel=COLUMNS["cross_entropy"][0])
     handles, labels = axes[0][0].get_legend_handles_labels()
     groups = dict(zip(labels, handles, strict=True))
-    figure.legend(groups.values(), groups, fontsize=8, ncols=len(groups), loc="outside upper center")
+    figure.legend(groups.values(), groups, ncols=3, loc="outside upper center")
     figures.save(figure, path)
 
 

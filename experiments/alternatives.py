@@ -139,24 +139,26 @@ def table(rows):
 
 
 def draw(rows, path):
-    """Accuracy, cross-entropy and calibration error of every method, a row of panels a data set, a mark a share."""
+    """Accuracy, cross-entropy and calibration error of every method, a column of panels a data set, a mark a
+    share."""
     names = list(dict.fromkeys(row["data"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     shares = list(dict.fromkeys(row["poisoned"] for row in rows))
-    figure, axes = figures.panels(len(names), 3, width=4, height=3)
-    for line, name in zip(axes, names, strict=True):
+    figure, axes = figures.panels(3, len(names))
+    for line, name in zip(axes.T, names, strict=True):
         for axis, key in zip(line, ("accuracy", "cross_entropy", "calibration_error"), strict=True):
             for index, share in enumerate(shares):
                 chosen = [row for row in rows if row["data"] == name and row["poisoned"] == share]
                 means, deviations = zip(*(row[key] for row in chosen), strict=True)
                 heights = [methods.index(row["method"]) + 0.2 * (index - (len(shares) - 1) / 2) for row in chosen]
                 colour = (figures.ITDM, "#d55e00", "#009e73")[index % 3]
-                label = f"{share:.0%} of the training labels poisoned"
+                label = f"{share:.0%}"
                 axis.errorbar(means, heights, xerr=deviations, fmt="os^"[index % 3], color=colour, ms=4, label=label)
-            axis.set(yticks=range(len(methods)), yticklabels=methods if axis is line[0] else [])
+            axis.set(yticks=range(len(methods)), yticklabels=methods if name == names[0] else [])
             axis.set(title=TITLES[name], xlabel=COLUMNS[key][0])
             axis.invert_yaxis()
-    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=8, ncols=3, loc="outside upper center")
+    marks, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(marks, labels, title="training labels poisoned", ncols=3, loc="outside upper center")
     figures.save(figure, path)
 
 

@@ -225,7 +225,7 @@ def draw(rows, path):
     early."""
     names = list(dict.fromkeys(row["data"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    figure, axes = figures.panels(len(names), 2, width=4, height=3)
+    figure, axes = figures.panels(len(names), 2)
     for line, name in zip(axes, names, strict=True):
         for axis, (key, (label, _, _)) in zip(line, KEYS.items(), strict=True):
             for index, (when, itdm) in enumerate((w, i) for w in ("last", "stopped") for i in (False, True)):
@@ -245,7 +245,7 @@ def draw(rows, path):
             axis.set(yticks=range(len(methods)), yticklabels=methods if axis is line[0] else [])
             axis.set(title=TITLES[name], xlabel=f"test {label}")
             axis.invert_yaxis()
-    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=8, ncols=2, loc="outside upper center")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), ncols=2, loc="outside upper center")
     figures.save(figure, path)
 
 

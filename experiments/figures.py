@@ -1,4 +1,5 @@
-"""The paper's figures, in one style: colour-blind safe, and legible where they are printed without colour."""
+"""The paper's figures, in one style: colour-blind safe, and legible where they are printed without colour, or shown on a
+phone: no more than two panels side by side, in type of 10 points on a page of 6 inches."""
 
 import matplotlib
 import numpy as np
@@ -8,7 +9,8 @@ from experiments import tables
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-STYLE = {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 120, "figure.constrained_layout.use": True}
+STYLE = {"font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 120, "figure.constrained_layout.use": True}
+PAGE = 6.2  # inches
 PLAIN, ITDM = "#555555", "#0072b2"  # of Okabe and Ito's palette, safe for the colour-blind
 CLASS_COLOURS = [
     "#000000",
@@ -25,9 +27,10 @@ CLASS_COLOURS = [
 CLASS_MARKERS = "os^vD<>Pp*"
 
 
-def panels(rows, columns, width=4.2, height=3.2):
+def panels(rows, columns, height=2.7):
+    """A figure as wide as a page, and its axes, `(rows, columns)`. The height is that of a row, in inches."""
     plt.rcParams.update(STYLE)
-    return plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    return plt.subplots(rows, columns, figsize=(PAGE, height * rows), squeeze=False)
 
 
 def save(figure, path):
@@ -54,20 +57,23 @@ def curves(cases, path):
 
 def by_match_weight(cases, rows, path):
     """Figures 3, 4, 5 and 7: accuracy and cross-entropy against λ, with a standard deviation over seeds."""
-    figure, axes = panels(len(cases), 3, width=3.6)
-    for line, case in zip(axes, cases, strict=True):
+    figure, axes = panels(len(cases), 2)
+    for (left, right), case in zip(axes, cases, strict=True):
         chosen = [row for row in rows if row["title"] == case.title]
         weights = [row["match_weight"] for row in chosen]
-        for axis, key, name in (
-            (line[0], "accuracy", "test accuracy, %"),
-            (line[1], "cross_entropy", "test cross-entropy"),
-            (line[2], "train_cross_entropy", "training cross-entropy"),
+        for axis, key, marker, label in (
+            (left, "accuracy", "o", None),
+            (right, "cross_entropy", "o", "test"),
+            (right, "train_cross_entropy", "s", "training"),
         ):
             values, deviations = np.array([row[key] for row in chosen]).T
-            axis.errorbar(weights, values, deviations, color=ITDM, marker="o", capsize=3)
-            axis.axhline(values[0], color=PLAIN, linestyle="--", linewidth=1, label="plain SGD (λ = 0)")
-            axis.set(title=case.title, xlabel="λ", ylabel=name, xticks=weights)
-        line[0].legend(fontsize=7)
+            filled = "white" if label == "training" else ITDM
+            axis.errorbar(weights, values, deviations, color=ITDM, marker=marker, mfc=filled, capsize=3, label=label)
+            if label != "training":
+                axis.axhline(values[0], color=PLAIN, linestyle="--", linewidth=1, label="test, plain (λ = 0)")
+        left.set(title=case.title, xlabel="λ", ylabel="test accuracy, %", xticks=weights)
+        right.set(title=case.title, xlabel="λ", ylabel="cross-entropy", xticks=weights, ylim=(0, None))
+        right.legend(fontsize=8)
     save(figure, path)
 
 
@@ -75,7 +81,7 @@ def projections(cases, rows, path):
     """Figures 2 and 6: t-SNE of the features of test images, without ITDM and with it at the λ of best accuracy."""
     from sklearn.manifold import TSNE
 
-    figure, axes = panels(len(cases), 2, width=4.5, height=4.2)
+    figure, axes = panels(len(cases), 2, height=3)
     for line, case in zip(axes, cases, strict=True):
         weights = [row["match_weight"] for row in (tables.plain(case, rows), tables.best(case, rows)) if row]
         for axis, weight in zip(line, weights, strict=False):
@@ -88,9 +94,8 @@ def projections(cases, rows, path):
             perplexity = min(30, (len(features) - 1) / 3)
             points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
             scatter_classes(axis, points, labels)
-        line[len(weights) - 1].legend(
-            title="class", fontsize=7, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5)
-        )
+    points, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(points, names, title="class", markerscale=2, ncols=10, loc="outside lower center", columnspacing=1)
     save(figure, path)
 
 

@@ -127,21 +127,21 @@ def differences_table(rows):
 
 
 def draw(rows, path):
-    """What is reached at which cost: a row of panels a data set, a line over λ for each family.
+    """What is reached at which cost: a column of panels a data set, a line over λ for each family.
 
     The costs of a family are nearly the same: its line stands at their median, and is spread out so that λ can be told.
     A λ at which some seeds learnt nothing is named, without a point: their mean would be far off the scale.
     """
     names = list(dict.fromkeys(row["data"] for row in rows))
-    figure, axes = figures.panels(len(names), 3, width=4.4, height=3.6)
-    for line, name in zip(axes, names, strict=True):
+    figure, axes = figures.panels(len(COLUMNS), len(names), height=2.9)
+    for line, name in zip(axes.T, names, strict=True):
         for axis, key in zip(line, COLUMNS, strict=True):
             for (partner, times), (title, colour, marker) in FAMILIES.items():
                 family = [r for r in rows if (r["data"], r["partner"], r["times"]) == (name, partner, times)]
                 cost = np.median([row["cost"] for row in family]) if family else np.nan
                 points = []
                 for index, row in enumerate(family):
-                    place, (mean, deviation) = cost + 0.075 * (index - (len(family) - 1) / 2), row[key]
+                    place, (mean, deviation) = cost + 0.11 * (index - (len(family) - 1) / 2), row[key]
                     style = {"ha": "center", "va": "bottom", "fontsize": 7}
                     if row["collapsed"]:
                         text = f"λ = {row['match_weight']:g}: {collapsed(row)} learnt nothing"
@@ -157,10 +157,8 @@ def draw(rows, path):
             axis.margins(0.1, 0.08)
             axis.set(title=TITLES[name], xlabel="cost of training, in plain SGD's", ylabel=COLUMNS[key][0])
     handles, labels = axes[0][0].get_legend_handles_labels()
-    title = "mean ± standard deviation over seeds; the numbers are λ, and a line stands at its median cost"
-    figure.legend(
-        handles, labels, title=title, fontsize=8, title_fontsize=8, ncols=len(labels), loc="outside upper center"
-    )
+    title = "mean ± standard deviation over seeds; numbers are λ; a line stands at its median cost"
+    figure.legend(handles, labels, title=title, title_fontsize=9, ncols=2, loc="outside upper center")
     figures.save(figure, path)
 
 

@@ -89,7 +89,7 @@ def values(schedule, steps):
 
 
 def draw(match_weight, steps, path):
-    figure, axes = figures.panels(2, 4, width=2.6, height=2.1)
+    figure, axes = figures.panels(4, 2, height=1.7)
     read = np.linspace(0, steps, 101).astype(int)
     for axis, (name, schedule) in zip(axes.flat, schedules(match_weight, steps).items(), strict=True):
         axis.plot(read, values(schedule, read), color=figures.ITDM)
