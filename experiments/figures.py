@@ -1,5 +1,5 @@
-"""The paper's figures, in one style: colour-blind safe, and legible where they are printed without colour, or shown on a
-phone: no more than two panels side by side, in type of 10 points on a page of 6 inches."""
+"""The paper's figures, in one style: colour-blind safe, and legible where they are printed without colour or shown on a
+phone, with no more than two panels side by side and type of 10 points on a page of 6 inches."""
 
 import matplotlib
 import numpy as np
@@ -9,7 +9,15 @@ from experiments import tables
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-STYLE = {"font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 120, "figure.constrained_layout.use": True}
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "legend.fontsize": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "figure.dpi": 120,
+    "figure.constrained_layout.use": True,
+}
 PAGE = 6.2  # inches
 PLAIN, ITDM = "#555555", "#0072b2"  # of Okabe and Ito's palette, safe for the colour-blind
 CLASS_COLOURS = [
