@@ -306,7 +306,7 @@ class TrainerHooks:
                 (_, non_trainable_variables, *_), _ = args
                 non_trainable_variables[index] = value
             try:
-                return with_logs_on_their_way(functions[self._step_variant()](*args))
+                return functions[self._step_variant()](*args)
             except Exception:
                 if self._refused is not None:
                     raise self._refused from None
@@ -322,17 +322,6 @@ class TrainerHooks:
         finally:
             object.__delattr__(self, "train_step")
         return self.train_function
-
-
-def with_logs_on_their_way(outputs):
-    """What a train function returns. Its logs on JAX are read one by one by callbacks, each of which waits for a GPU:
-    copied together, those of matching cost no more than the plain model's."""
-    if keras.backend.backend() == "jax":
-        logs, _ = outputs
-        for value in tree.flatten(logs):
-            if value.is_fully_addressable:
-                value.copy_to_host_async()
-    return outputs
 
 
 def hand_back(model):

@@ -4,6 +4,9 @@ import contextlib
 import contextvars
 import dataclasses
 
+import keras
+from keras import tree
+
 from keras_itdm._features import Reading
 from keras_itdm._gradients import Taps, attach
 
@@ -45,15 +48,32 @@ def in_progress(step):
         _current.reset(token)
 
 
-class GradientsOnJAX:
-    """Mixin before `keras.Model`: on JAX a step takes the gradient itself, to see what arrives at the features."""
+class StepsOnJAX:
+    """Mixin before `keras_itdm._keras.TrainerHooks`: on JAX a step takes the gradient itself, to see what arrives at
+    the features, and its logs are sent for together."""
+
+    def make_train_function(self, force=False):
+        before = self.train_function
+        super().make_train_function(force)
+        function = self.train_function
+        if keras.backend.backend() != "jax" or function is before:
+            return
+
+        def train_function(*args):
+            logs, state = function(*args)
+            for value in tree.flatten(logs):  # callbacks read one by one, and wait for a GPU each time
+                if value.is_fully_addressable:
+                    value.copy_to_host_async()
+            return logs, state
+
+        self.train_function = train_function
 
     def compute_loss_and_updates(self, trainable_variables, non_trainable_variables, *args, **kwargs):
         """The step of Keras' trainer on JAX, up to the gradient; a `Step` in progress takes the gradient itself."""
         step = current_step(self)
 
         def compute(trainable_variables):
-            return super(GradientsOnJAX, self).compute_loss_and_updates(
+            return super(StepsOnJAX, self).compute_loss_and_updates(
                 trainable_variables, non_trainable_variables, *args, **kwargs
             )
 

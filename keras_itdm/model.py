@@ -31,7 +31,7 @@ from keras_itdm._labels import check_label_fn, check_no_strings
 from keras_itdm._match_weight import MatchWeight
 from keras_itdm._matching import Match, MatchLoss, less_is_better, loss_of
 from keras_itdm._resuming import ResumableWeights, TrainingState
-from keras_itdm._step import GradientsOnJAX, Step, current_step, in_progress
+from keras_itdm._step import Step, StepsOnJAX, current_step, in_progress
 from keras_itdm._typing import LabelFn, LayersToMatch
 from keras_itdm._wrapping import Wrapper, check_can_be_wrapped
 from keras_itdm.data import check_ends, pair_up
@@ -41,7 +41,7 @@ PARTNERS = ("stream", "split")
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
-class ITDMModel(Evaluation, GradientsOnJAX, ResumableWeights, _keras.TrainerHooks, FeatureLayers, Wrapper, keras.Model):
+class ITDMModel(Evaluation, StepsOnJAX, ResumableWeights, _keras.TrainerHooks, FeatureLayers, Wrapper, keras.Model):
     """Trains a model with In-Training Distribution Matching.
 
     Each step adds `match_weight · Match(H1, H2)` to the loss: the discrepancy between the features that the model gives
