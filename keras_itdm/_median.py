@@ -53,12 +53,13 @@ def narrowed_median(over_pairs, layout, counts, num_features, parts, times):
         return [ops.sum(ops.cast(distances <= bound[:, :, None], "float32"), axis=2) for bound in bounds]
 
     def narrow(_, interval):
-        low, ratio = interval
+        low, high, ratio = interval
         ratio = ops.sqrt(ratio) if parts == 2 else ratio ** (1.0 / parts)
         bounds = [low * ratio**i for i in range(1, parts)]
         for bound, number in zip(bounds, over_pairs(num_within, *bounds), strict=True):
-            low = where(layout.total(number) < rank, bound, low)
-        return low, ratio
+            too_few = layout.total(number) < rank
+            low, high = where(too_few, bound, low), where(too_few, high, ops.minimum(high, bound))
+        return low, high, ratio
 
     def around(distances, bound):
         within = distances <= bound[:, :, None]
@@ -68,8 +69,11 @@ def narrowed_median(over_pairs, layout, counts, num_features, parts, times):
 
     largest_possible = 4.05 * num_features  # standardized features are in [-1, 1]
     low = ops.full_like(num_samples, largest_possible * _LEAST_SHARE)
-    low, ratio = ops.fori_loop(0, times, narrow, (low, ops.convert_to_tensor(1.0 / _LEAST_SHARE, "float32")))
-    lower, next_larger, number = over_pairs(around, low * ratio)
+    high = ops.full_like(num_samples, largest_possible)
+    ratio = ops.convert_to_tensor(1.0 / _LEAST_SHARE, "float32")
+    # The end itself, as it was tried: `low * ratio` is rounded, and may come to lie below the distance that is sought.
+    _, high, _ = ops.fori_loop(0, times, narrow, (low, high, ratio))
+    lower, next_larger, number = over_pairs(around, high)
     lower = layout.of_class(layout.max(lower))
     both = layout.total(number) >= with_diagonal(ops.floor(num_pairs / 2.0) + 1.0)
     upper = where(both, lower, layout.of_class(layout.min(next_larger)))
