@@ -152,38 +152,19 @@ def skip_epochs(epoch_iterator, epochs):
     vars(epoch_iterator).pop("_get_iterator", None)
 
 
-def look_at_first_batch(epoch_iterator, look):
-    """Has what `fit` on TensorFlow trains from show its first batch, once, as NumPy arrays, when training reads it.
-
-    Keras' trainer there builds the model inside the graph, where labels have no values, and its compiler drops
-    assertions. A batch taken beforehand would draw from the order of S1: the public way. Here the pipeline calls.
-
-    Args:
-        epoch_iterator: The Keras `EpochIterator` that `fit` trains from.
-        look: Function of a batch. What it raises is raised by the step, in TensorFlow's words.
-    """
+def dataset_of(epoch_iterator):
+    """The `tf.data.Dataset` of dense tensors that `fit` on TensorFlow trains from; `None` where it is of several
+    replicas, or of other things. In public there is what was given to `fit`, not what Keras has made of it."""
     import tensorflow as tf
 
     dataset = epoch_iterator._distributed_dataset
-    if not isinstance(dataset, tf.data.Dataset):  # of several replicas
-        return
-    structure, is_first = dataset.element_spec, [True]
-    if not all(isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(structure)):
-        return
+    specs = tf.nest.flatten(dataset.element_spec) if isinstance(dataset, tf.data.Dataset) else [None]
+    return dataset if all(isinstance(spec, tf.TensorSpec) for spec in specs) else None
 
-    def look_once(*leaves):
-        if is_first:
-            is_first.clear()
-            look(tf.nest.pack_sequence_as(structure, leaves))
-        return True
 
-    def shown(number, batch):
-        leaves = tf.nest.flatten(batch)
-        look_at = lambda: tf.numpy_function(look_once, leaves, tf.bool)  # noqa: E731
-        with tf.control_dependencies([tf.cond(number == 0, look_at, lambda: True)]):
-            return tf.nest.map_structure(tf.identity, batch)
-
-    epoch_iterator._distributed_dataset = dataset.enumerate().map(shown)
+def train_from(epoch_iterator, dataset):
+    """Has `fit` on TensorFlow train from a `tf.data.Dataset` instead of its `dataset_of`."""
+    epoch_iterator._distributed_dataset = dataset
 
 
 class TrainerHooks:
@@ -200,13 +181,12 @@ class TrainerHooks:
 
     _non_trainable_ids = ()
     _pending = None  # index and value of a variable, to be put into the state that `fit` on JAX holds
-    _refused = None  # what was raised by a look at the first batch, inside the pipeline of TensorFlow
 
     def _step_variant(self):
         """Which of `_step_variants` the next call of the train function is to take."""
 
     def _take_data(self, epoch_iterator):
-        """A `fit` begins with this Keras `EpochIterator`. Returns whether `_first_batch` is to see values of it."""
+        """A `fit` begins with this Keras `EpochIterator`."""
 
     def _first_batch(self, batch):
         """What metrics, losses and optimizer are built on, of the first batch of `fit`."""
@@ -224,10 +204,12 @@ class TrainerHooks:
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # The way to `_symbolic_build` that some backends take.
-        looks = iterator is not None and not self._is_evaluating and self._take_data(iterator)
-        if looks and keras.backend.backend() == "tensorflow":
-            look_at_first_batch(iterator, self._look)
         strategy = getattr(self, "_distribute_strategy", None)
+        if not self._is_evaluating:
+            if strategy is None and keras.backend.backend() == "tensorflow":
+                self._build_before_tracing(iterator, data_batch)
+            if iterator is not None:
+                self._take_data(iterator)
         if strategy is not None and iterator is not None:
             # TensorFlow's trainer would take the mean over workers' first batches, and fails: keras-team/keras#20585.
             for _, _, batches in iterator:
@@ -243,12 +225,15 @@ class TrainerHooks:
                 raise ValueError(NO_BATCH) from None
             raise
 
-    def _look(self, batch):
-        try:
-            self._first_batch(batch)
-        except ValueError as error:
-            self._refused = error
-            raise
+    def _build_before_tracing(self, iterator, batch):
+        """What Keras on TensorFlow builds while it traces the first step, and then traces that once more: variables of
+        the optimizer and of metrics. Left to Keras where that fails, or the model is not built, or data is not dense.
+        """
+        if batch is None:
+            batch = getattr(dataset_of(iterator), "element_spec", None)
+        if self.built and batch is not None:
+            with contextlib.suppress(Exception), self._while_building():
+                super()._symbolic_build(data_batch=self._evaluated_batch(batch))
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         if self._is_evaluating:
@@ -294,7 +279,7 @@ class TrainerHooks:
 
     def make_train_function(self, force=False):
         """Compiles a train step for each of `_step_variants`; each is traced when it is first needed."""
-        self._pending = self._refused = None
+        self._pending = None
         self._non_trainable_ids = tuple(id(variable) for variable in self.non_trainable_variables)
         if self.train_function is not None and not force:
             return
@@ -305,12 +290,7 @@ class TrainerHooks:
                 (index, value), self._pending = self._pending, None
                 (_, non_trainable_variables, *_), _ = args
                 non_trainable_variables[index] = value
-            try:
-                return functions[self._step_variant()](*args)
-            except Exception:
-                if self._refused is not None:
-                    raise self._refused from None
-                raise
+            return functions[self._step_variant()](*args)
 
         self.train_function = train_function
 

@@ -1,6 +1,7 @@
 """Operations of Keras that cost more than is asked of them here: on PyTorch, where each runs by itself. There a number
-becomes a tensor first, which a GPU is sent and waited for, and indices are searched for negative ones. And `matmul`,
-which Keras leaves to the precision that a backend thinks enough for layers.
+becomes a tensor first, which a GPU is sent and waited for, and indices are searched for negative ones; that search is a
+dozen operations to trace on TensorFlow. And `matmul`, which Keras leaves to the precision that a backend thinks enough
+for layers.
 """
 
 import keras
@@ -18,7 +19,12 @@ def where(condition, x, y):
 
 def take(values, indices):
     """`ops.take(values, indices, axis=0)`, of indices that are there."""
-    return values[indices] if keras.backend.backend() == "torch" else ops.take(values, indices, axis=0)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(values, indices)
+    return values[indices] if backend == "torch" else ops.take(values, indices, axis=0)
 
 
 def at_least(values, bound):
@@ -28,7 +34,12 @@ def at_least(values, bound):
 
 def pick(values, indices):
     """One of each row: from `(rows, width, ...)`, at indices `(rows,)` that are there, to `(rows, ...)`."""
-    if keras.backend.backend() == "torch":
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(values, indices, batch_dims=1)
+    if backend == "torch":
         import torch
 
         return values[torch.arange(len(values), device=values.device), indices]

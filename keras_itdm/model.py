@@ -26,6 +26,7 @@ from keras_itdm._collapse import CollapseWarning, CollapseWatch
 from keras_itdm._evaluation import Evaluation
 from keras_itdm._feature_layers import FeatureLayers, in_copy, paths_of, positions_of
 from keras_itdm._features import features_without_trace, read_features, run_model
+from keras_itdm._first_look import FirstLook
 from keras_itdm._gradient_bound import GradientBound, check_max_share
 from keras_itdm._labels import check_label_fn, check_no_strings
 from keras_itdm._match_weight import MatchWeight
@@ -41,7 +42,9 @@ PARTNERS = ("stream", "split")
 
 
 @keras.saving.register_keras_serializable(package="keras_itdm")
-class ITDMModel(Evaluation, StepsOnJAX, ResumableWeights, _keras.TrainerHooks, FeatureLayers, Wrapper, keras.Model):
+class ITDMModel(
+    Evaluation, StepsOnJAX, FirstLook, ResumableWeights, _keras.TrainerHooks, FeatureLayers, Wrapper, keras.Model
+):
     """Trains a model with In-Training Distribution Matching.
 
     Each step adds `match_weight · Match(H1, H2)` to the loss: the discrepancy between the features that the model gives
@@ -129,9 +132,7 @@ class ITDMModel(Evaluation, StepsOnJAX, ResumableWeights, _keras.TrainerHooks, F
         self._match = Match(self)
         self._match_weight = MatchWeight(self, match_weight)
         layers = range(len(paths_of(self.feature_layer)))
-        self._bounds = (
-            [] if self.max_share is None else [GradientBound(self, self.max_share, layer) for layer in layers]
-        )
+        self._bounds = [GradientBound(self, self.max_share, layer) for layer in layers if self.max_share is not None]
         self._collapse_watch = CollapseWatch(self, len(layers)) if self.max_share is None else None
         self._match_loss_tracker = MatchLoss(name="match_loss")
         self._match_weight_tracker = keras.metrics.Mean(name="match_weight")
@@ -229,7 +230,7 @@ class ITDMModel(Evaluation, StepsOnJAX, ResumableWeights, _keras.TrainerHooks, F
 
     def _take_data(self, epoch_iterator):
         self._training_state.data = epoch_iterator
-        return self._match.looks_at_batches
+        super()._take_data(epoch_iterator)
 
     def _first_batch(self, batch):
         batch, _ = self._split(batch)

@@ -1,4 +1,4 @@
-"""Nothing grows with the number of steps while λ is set at each, nor with that of models; no step is traced again."""
+"""Nothing grows with the number of steps while λ is set at each, nor with that of models; a step is traced once."""
 
 import gc
 import time
@@ -16,25 +16,21 @@ EPOCHS, STEPS = 5, 25  # an epoch
 
 
 class Counted(ITDMModel):
-    """Knows whether the step's code has run: where it is compiled, it runs only where it is traced."""
+    """Counts how often the step's code has run: where it is compiled, it runs only where it is traced."""
 
-    traced = False
+    traces = 0
 
     def train_step(self, *args):
-        self.traced = True
+        self.traces += 1
         return super().train_step(*args)
 
 
 class Counter(keras.callbacks.Callback):
-    """Counts the steps that were traced and, after each epoch, the live objects."""
+    """Counts the live objects after each epoch."""
 
     def __init__(self):
         super().__init__()
-        self.traces, self.objects = 0, []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.traces += self._model.traced
-        self._model.traced = False
+        self.objects = []
 
     def on_epoch_end(self, epoch, logs=None):
         gc.collect()
@@ -56,8 +52,9 @@ def test_many_steps_leave_nothing_behind():
     schedule = keras.optimizers.schedules.CosineDecay(0.8, EPOCHS * STEPS, alpha=0.2)
     callbacks = [MatchWeightScheduler(schedule), counter]
     model.fit(*data(6 * STEPS), batch_size=6, epochs=EPOCHS, callbacks=callbacks, verbose=0)
-    assert counter.traces == (EPOCHS * STEPS if keras.backend.backend() == "torch" else 1)
-    assert counter.objects[-1] - counter.objects[1] < STEPS, counter.objects  # in three epochs
+    assert model.traces == (EPOCHS * STEPS if keras.backend.backend() == "torch" else 1)
+    # What grows with steps does so in each epoch; what a backend sets up once, in one.
+    assert min(np.diff(counter.objects[1:])) < STEPS / 5, counter.objects
 
 
 @pytest.mark.parametrize("max_share", [1.0, None], ids=["bounded", "constant"])
