@@ -25,7 +25,7 @@ import pytest
 
 # What a program does that uses the package as any user's would, it does on every backend if the package does: with
 # --share-out, which is for those who run the tests on all three, each of these runs on the one named here.
-SHARES = {"tests/test_pages.py": "tensorflow", "tests/examples": "jax", "tests/experiments": "torch"}
+SHARES = {"tests/test_pages.py": "tensorflow", "tests/examples": "torch", "tests/experiments": "torch"}
 
 
 def pytest_addoption(parser):
@@ -42,10 +42,21 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Spares the garbage collector what stays anyway, objects of the backends: a tenth of TensorFlow's time."""
+    _spare_what_stays()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def _spare_what_stays():
+    """Spares the garbage collector what stays anyway, objects of the backends: a tenth of TensorFlow's time, which
+    keeps a graph of every step that it has traced."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def spared():
+    yield
+    _spare_what_stays()
 
 
 @pytest.fixture(autouse=True)

@@ -86,11 +86,11 @@ def test_blocks_in_chunks(monkeypatch, blocks_at_once):
 )
 @pytest.mark.parametrize("options", [{}, {"squared": True, "unbiased": True}], ids=["biased", "unbiased"])
 def test_some_rows_at_a_time(monkeypatch, form, loss, options):
-    """7 rows of the matrix, or of each block's, at a time: no divisor of their number."""
+    """20 rows of the matrix, or of each block's, at a time: no divisor of their number."""
     monkeypatch.setattr(_layouts, "_WHOLE", 0)
     width = form_of(80, 70, 5, form).block_sizes[-1]
-    monkeypatch.setattr(_layouts, "_TILE", 7 * width)
-    assert form_of(80, 70, 5, form).rows_at_once == 7
+    monkeypatch.setattr(_layouts, "_TILE", 20 * width)
+    assert width % 20 and form_of(80, 70, 5, form).rows_at_once == 20
     options = {**options, "form": form}
     loss = loss(**options) if loss is JointMMD else loss(5, **options)
     check(loss, 80, 70, BALANCED, **{key: value for key, value in options.items() if key != "form"})
@@ -127,7 +127,7 @@ def test_a_graph_for_batches_of_any_size(monkeypatch, jit_compile, form):
     """The form is then chosen in the graph, by the same rule, unless it is given."""
     import tensorflow as tf
 
-    monkeypatch.setattr(_layouts, "_TILE", 2000)  # in all but the smallest batch not all rows at once
+    monkeypatch.setattr(_layouts, "_TILE", 20_000)  # in all but the smallest batch not all rows at once
     loss = ClassConditionalMMD(5, form=form)
     specs = [tf.TensorSpec([None, 6]), tf.TensorSpec([None], "int64")] * 2
 

@@ -29,16 +29,16 @@ def first(y):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("network", "options"),
     [
-        {},
-        {"matching": "joint", "partner": "split"},
-        {"matching": ClassConditionalMMD(kernel=GaussianMixture((1, 3), bandwidth=2.0), squared=True)},
-        {"label_fn": first},
+        (convolutional, {}),
+        (Subclassed, {}),
+        (convolutional, {"matching": "joint", "partner": "split"}),
+        (Subclassed, {"matching": ClassConditionalMMD(kernel=GaussianMixture((1, 3), bandwidth=2.0), squared=True)}),
+        (convolutional, {"label_fn": first}),
     ],
-    ids=["default", "joint split", "loss with a kernel", "label function"],
+    ids=["default", "subclassed", "joint split", "loss with a kernel", "label function"],
 )
-@pytest.mark.parametrize("network", [convolutional, Subclassed])
 def test_a_saved_model_is_loaded_as_it_was_and_trains_on(tmp_path, network, options):
     model = trained(network(), **options)
     x, y = data(40, seed=8)

@@ -196,27 +196,22 @@ def binary(activation):
 
 
 @pytest.mark.parametrize("partner", ["stream", "split"])
-@pytest.mark.parametrize("smoothed", [False, True])
-@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
-def test_a_binary_classifier_has_two_classes(partner, smoothed, shape):
+def test_a_binary_classifier_has_two_classes(partner):
+    """With a probability or a logit, labels smoothed or not, of either shape: as where the classes are given."""
     x, y = data()
     y = (y == 1).astype("float32")
-    matches = []
-    for model, labels in (
-        (binary("sigmoid"), (0.1 + 0.8 * y if smoothed else y).reshape(shape)),
-        (binary(None), y),
-    ):
-        itdm = ITDMModel(model, "features", partner=partner)
-        itdm.compile(keras.optimizers.SGD(0.0), keras.losses.BinaryCrossentropy(from_logits=labels is y))
+
+    def match_loss(labels, activation="sigmoid", **options):
+        itdm = ITDMModel(binary(activation), "features", partner=partner, **options)
+        itdm.compile(keras.optimizers.SGD(0.0), keras.losses.BinaryCrossentropy(from_logits=activation is None))
         keras.utils.set_random_seed(2)
-        matches.append(itdm.fit(x, labels, batch_size=16, epochs=1, verbose=0).history["match_loss"][0])
-    assert matches[0] == pytest.approx(matches[1], rel=1e-5)
-    itdm = ITDMModel(binary("sigmoid"), "features", partner=partner, matching=ClassConditionalMMD(2))
-    itdm.compile(keras.optimizers.SGD(0.0), "binary_crossentropy")
-    keras.utils.set_random_seed(2)
-    assert itdm.fit(x, y, batch_size=16, epochs=1, verbose=0).history["match_loss"][0] == pytest.approx(
-        matches[0], rel=1e-5
-    )
+        return itdm.fit(x, labels, batch_size=16, epochs=1, verbose=0).history["match_loss"][0]
+
+    expected = pytest.approx(match_loss(y, matching=ClassConditionalMMD(2)), rel=1e-5)
+    assert match_loss(y) == expected
+    assert match_loss(y[:, None], activation=None) == expected
+    assert match_loss(0.1 + 0.8 * y) == expected
+    assert match_loss(0.1 + 0.8 * y[:, None]) == expected
 
 
 @pytest.mark.parametrize("partner", ["stream", "split"])
