@@ -10,8 +10,11 @@ from keras import ops
 from keras_itdm._ops import where
 
 # σ is searched between the largest distance there can be and this share of it. The interval is narrowed to 3e-5 of σ:
-# by halves of its logarithm or, where each count of pairs takes all distances anew, to one of 16 parts at a time.
+# by halves of its logarithm or, where each count of pairs takes all distances anew, to one of 16 parts at a time. Its
+# end follows from its beginning, rounded some ten times on the way, and is moved up by more than that: below the
+# distance that is sought it would find the one before.
 _LEAST_SHARE = math.exp(-32.0)
+_MARGIN = 1.0 + 3e-5
 HALVES = {"parts": 2, "times": 20}
 SIXTEENTHS = {"parts": 16, "times": 5}
 
@@ -53,13 +56,12 @@ def narrowed_median(over_pairs, layout, counts, num_features, parts, times):
         return [ops.sum(ops.cast(distances <= bound[:, :, None], "float32"), axis=2) for bound in bounds]
 
     def narrow(_, interval):
-        low, high, ratio = interval
+        low, ratio = interval
         ratio = ops.sqrt(ratio) if parts == 2 else ratio ** (1.0 / parts)
         bounds = [low * ratio**i for i in range(1, parts)]
         for bound, number in zip(bounds, over_pairs(num_within, *bounds), strict=True):
-            too_few = layout.total(number) < rank
-            low, high = where(too_few, bound, low), where(too_few, high, ops.minimum(high, bound))
-        return low, high, ratio
+            low = where(layout.total(number) < rank, bound, low)
+        return low, ratio
 
     def around(distances, bound):
         within = distances <= bound[:, :, None]
@@ -69,11 +71,8 @@ def narrowed_median(over_pairs, layout, counts, num_features, parts, times):
 
     largest_possible = 4.05 * num_features  # standardized features are in [-1, 1]
     low = ops.full_like(num_samples, largest_possible * _LEAST_SHARE)
-    high = ops.full_like(num_samples, largest_possible)
-    ratio = ops.convert_to_tensor(1.0 / _LEAST_SHARE, "float32")
-    # The end itself, as it was tried: `low * ratio` is rounded, and may come to lie below the distance that is sought.
-    _, high, _ = ops.fori_loop(0, times, narrow, (low, high, ratio))
-    lower, next_larger, number = over_pairs(around, high)
+    low, ratio = ops.fori_loop(0, times, narrow, (low, ops.convert_to_tensor(1.0 / _LEAST_SHARE, "float32")))
+    lower, next_larger, number = over_pairs(around, low * ratio * _MARGIN)
     lower = layout.of_class(layout.max(lower))
     both = layout.total(number) >= with_diagonal(ops.floor(num_pairs / 2.0) + 1.0)
     upper = where(both, lower, layout.of_class(layout.min(next_larger)))
