@@ -23,9 +23,16 @@ import keras
 import numpy as np
 import pytest
 
-# What a program does that uses the package as any user's would, it does on every backend if the package does: with
-# --share-out, which is for those who run the tests on all three, each of these runs on the one named here.
-SHARES = {"tests/test_pages.py": "tensorflow", "tests/examples": "torch", "tests/experiments": "torch"}
+# What a program does that uses the package as any user's would, it does on every backend if the package does; and some
+# modules are tf.data or NumPy alone. With --share-out, which is for those who run the tests on all three, each of these
+# runs on the one named here.
+SHARES = {
+    "tests/test_data.py": "tensorflow",
+    "tests/test_pages.py": "tensorflow",
+    "tests/test_two_sample_test.py": "torch",
+    "tests/examples": "torch",
+    "tests/experiments": "torch",
+}
 
 
 def pytest_addoption(parser):
