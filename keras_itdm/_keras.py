@@ -180,6 +180,7 @@ class TrainerHooks:
     _is_evaluating = False  # then none of these hooks applies
 
     _non_trainable_ids = ()
+    _unbuilt_for = None  # a batch, or what one looks like, that the first step on TensorFlow is built for
     _pending = None  # index and value of a variable, to be put into the state that `fit` on JAX holds
 
     def _step_variant(self):
@@ -207,7 +208,7 @@ class TrainerHooks:
         strategy = getattr(self, "_distribute_strategy", None)
         if not self._is_evaluating:
             if strategy is None and keras.backend.backend() == "tensorflow":
-                self._build_before_tracing(iterator, data_batch)
+                self._unbuilt_for = getattr(dataset_of(iterator), "element_spec", None) if iterator else data_batch
             if iterator is not None:
                 self._take_data(iterator)
         if strategy is not None and iterator is not None:
@@ -225,13 +226,13 @@ class TrainerHooks:
                 raise ValueError(NO_BATCH) from None
             raise
 
-    def _build_before_tracing(self, iterator, batch):
+    def _build_before_tracing(self):
         """What Keras on TensorFlow builds while it traces the first step, and then traces that once more: variables of
-        the optimizer and of metrics. Left to Keras where that fails, or the model is not built, or data is not dense.
+        the optimizer and of metrics. After callbacks have begun, which may freeze or thaw layers; and of a graph of
+        layers alone, which gives in training what it gives otherwise. The rest, and data that is not dense, is Keras'.
         """
-        if batch is None:
-            batch = getattr(dataset_of(iterator), "element_spec", None)
-        if self.built and batch is not None:
+        batch, self._unbuilt_for = self._unbuilt_for, None
+        if batch is not None and self.built and getattr(self, "inputs", None):
             with contextlib.suppress(Exception), self._while_building():
                 super()._symbolic_build(data_batch=self._evaluated_batch(batch))
 
@@ -290,6 +291,7 @@ class TrainerHooks:
                 (index, value), self._pending = self._pending, None
                 (_, non_trainable_variables, *_), _ = args
                 non_trainable_variables[index] = value
+            self._build_before_tracing()
             return functions[self._step_variant()](*args)
 
         self.train_function = train_function
