@@ -159,10 +159,8 @@ def test_jit_compile(jit_compile, monkeypatch):
     x, y = data()
     if keras.backend.backend() == "torch":  # all of its compiler but C++, and for one size: more takes minutes
         import torch
-        import torch._dynamo
 
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-        monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
         x, y = x[:40], y[:40]
     check(itdm(jit_compile=jit_compile).fit(x, y, batch_size=20, epochs=2, verbose=0))
 
