@@ -265,7 +265,7 @@ class _PairedAdapter(_AdapterOfPairs):
                 partner = next(partners, None)
             if partner is None:
                 return
-            yield partner
+            yield tree.lists_to_tuples(partner)  # as the spec is; since 3.16 Keras gives what a DataLoader does
 
     def on_epoch_begin(self):
         super().on_epoch_begin()
