@@ -180,7 +180,7 @@ class TrainerHooks:
     _is_evaluating = False  # then none of these hooks applies
 
     _non_trainable_ids = ()
-    _unbuilt_for = None  # a batch, or what one looks like, that the first step on TensorFlow is built for
+    _before_tracing = None  # what is to be done before the first step on TensorFlow
     _pending = None  # index and value of a variable, to be put into the state that `fit` on JAX holds
 
     def _step_variant(self):
@@ -207,8 +207,9 @@ class TrainerHooks:
         # The way to `_symbolic_build` that some backends take.
         strategy = getattr(self, "_distribute_strategy", None)
         if not self._is_evaluating:
-            if strategy is None and keras.backend.backend() == "tensorflow":
-                self._unbuilt_for = getattr(dataset_of(iterator), "element_spec", None) if iterator else data_batch
+            if strategy is None and keras.backend.backend() == "tensorflow" and self.train_function is None:
+                batch = data_batch if iterator is None else getattr(dataset_of(iterator), "element_spec", None)
+                self._before_tracing = lambda: self._build_before_tracing(batch)
             if iterator is not None:
                 self._take_data(iterator)
         if strategy is not None and iterator is not None:
@@ -226,12 +227,14 @@ class TrainerHooks:
                 raise ValueError(NO_BATCH) from None
             raise
 
-    def _build_before_tracing(self):
+    def _build_before_tracing(self, batch):
         """What Keras on TensorFlow builds while it traces the first step, and then traces that once more: variables of
         the optimizer and of metrics. After callbacks have begun, which may freeze or thaw layers; and of a graph of
         layers alone, which gives in training what it gives otherwise. The rest, and data that is not dense, is Keras'.
+
+        Args:
+            batch: A batch, or what one looks like; `None` where that is not known.
         """
-        batch, self._unbuilt_for = self._unbuilt_for, None
         if batch is not None and self.built and getattr(self, "inputs", None):
             with contextlib.suppress(Exception), self._while_building():
                 super()._symbolic_build(data_batch=self._evaluated_batch(batch))
@@ -291,7 +294,9 @@ class TrainerHooks:
                 (index, value), self._pending = self._pending, None
                 (_, non_trainable_variables, *_), _ = args
                 non_trainable_variables[index] = value
-            self._build_before_tracing()
+            if self._before_tracing is not None:
+                before, self._before_tracing = self._before_tracing, None
+                before()
             return functions[self._step_variant()](*args)
 
         self.train_function = train_function

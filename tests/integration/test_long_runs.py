@@ -54,7 +54,35 @@ def test_many_steps_leave_nothing_behind():
     model.fit(*data(6 * STEPS), batch_size=6, epochs=EPOCHS, callbacks=callbacks, verbose=0)
     assert model.traces == (EPOCHS * STEPS if keras.backend.backend() == "torch" else 1)
     # What grows with steps does so in each epoch; what a backend sets up once, in one.
-    assert min(np.diff(counter.objects[1:])) < STEPS / 5, counter.objects
+    assert np.median(np.diff(counter.objects[1:])) < STEPS / 5, counter.objects
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch traces nothing")
+@pytest.mark.parametrize("in_dicts", [False, True])
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_a_step_is_traced_once(in_dicts, by_batch):
+    """Variables that are made while a step is traced have TensorFlow trace it once more."""
+    inputs = {"image": keras.Input((6, 6, 1), name="image"), "more": keras.Input((4,), name="more")}
+    hidden = keras.layers.Concatenate()([keras.layers.Flatten()(inputs["image"]), inputs["more"]])
+    hidden = keras.layers.Dense(8, activation="relu", name="features")(hidden)
+    output = keras.layers.Dense(NUM_CLASSES, activation="softmax", name="kind")(hidden)
+    other = keras.layers.Dense(1, name="size")(hidden)
+    x, y = data(40)
+    x, more = {"image": x, "more": np.zeros((40, 4), "float32")}, np.zeros((40, 1), "float32")
+    losses = ["sparse_categorical_crossentropy", "mse"]
+    if in_dicts:
+        model = Counted(keras.Model(inputs, {"kind": output, "size": other}), "features", label_fn="kind")
+        y, losses = {"kind": y, "size": more}, dict(zip(["kind", "size"], losses, strict=True))
+    else:
+        model = Counted(keras.Model(list(inputs.values()), [output, other]), "features", label_fn="kind")
+        x, y = list(x.values()), [y, more]
+    model.compile(keras.optimizers.Adam(), losses, metrics=losses)
+    for _ in range(3):
+        if by_batch:
+            model.train_on_batch((x, y), (x, y))
+        else:
+            model.fit(x, y, batch_size=20, verbose=0)
+    assert model.traces == 1
 
 
 @pytest.mark.parametrize("max_share", [1.0, None], ids=["bounded", "constant"])
