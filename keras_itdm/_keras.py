@@ -255,12 +255,18 @@ class TrainerHooks:
             super()._symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def _first_step(self, iterator, taken):
-        """The first step of an epoch iterator, with what is `taken` of its first batch: all that building looks at."""
-        for begin, end, batches in iterator:
-            for batch in batches:
-                yield begin, end, [taken(batch)]
-                return
-            break  # an iterator of unknown length steps on when it has run dry
+        """The first step of an epoch iterator, with what is `taken` of its first batch: all that building looks at. A
+        data adapter that reads ahead is told so, by `is_built_on`."""
+        adapter = iterator.data_adapter
+        adapter.is_built_on = True
+        try:
+            for begin, end, batches in iterator:
+                for batch in batches:
+                    yield begin, end, [taken(batch)]
+                    return
+                break  # an iterator of unknown length steps on when it has run dry
+        finally:
+            adapter.is_built_on = False
         raise ValueError(NO_BATCH)
 
     def evaluate(self, *args, **kwargs):

@@ -75,8 +75,16 @@ def num_classes_of(output_shape, label_fn, output_names=None):
     Raises:
         ValueError: if that output is not of shape `(batch, classes)`.
     """
-    if isinstance(label_fn, (str, int)) and not _is_shape(output_shape):
-        output_shape = _part(output_shape, label_fn, output_names)
+    if not _is_shape(output_shape):
+        if len(output_shape) == 1:  # of one output, in a list or dict, as in `labels_of`
+            (output_shape,) = output_shape.values() if isinstance(output_shape, dict) else output_shape
+        elif isinstance(label_fn, (str, int)):
+            output_shape = _part(output_shape, label_fn, output_names)
+        elif label_fn is None:
+            raise ValueError(
+                "The model has several outputs. Say which to match on: ITDMModel(..., label_fn=...) takes the name or "
+                f"index of an output, or a function from y to labels. Received outputs of shape: {output_shape}"
+            )
     if not _is_shape(output_shape) or len(output_shape) != 2 or output_shape[1] is None:
         raise ValueError(
             "The number of classes cannot be inferred from the model's output, which should be of shape (batch, "
@@ -90,6 +98,7 @@ _OF_NUMBERS = {
     *("mean_squared_error", "mean_absolute_error", "mean_absolute_percentage_error", "mean_squared_logarithmic_error"),
     *("huber", "log_cosh", "MeanSquaredError", "MeanAbsoluteError", "MeanAbsolutePercentageError"),
     *("MeanSquaredLogarithmicError", "Huber", "LogCosh"),
+    *("poisson", "Poisson", "cosine_similarity", "CosineSimilarity"),
 }
 _OF_SIGNS = {"hinge", "squared_hinge", "Hinge", "SquaredHinge"}
 _ELSE = (
@@ -102,6 +111,8 @@ def _name_of(loss, label_fn, output_names):
     """The name of the compiled loss that the labels are for; `None` if it is not known."""
     if callable(label_fn):
         return None
+    if isinstance(loss, (list, tuple, dict)) and len(loss) == 1:
+        (loss,) = loss.values() if isinstance(loss, dict) else loss
     if isinstance(loss, (list, tuple, dict)):
         if label_fn is None:
             return None

@@ -265,7 +265,7 @@ class ITDMModel(
             x: Arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a `torch.utils.data.DataLoader` or a generator,
                 of inputs and targets as for the plain model; or any of these but arrays, of pairs
                 `((x1, y1), (x2, y2))`. Unless they come in pairs, a second batch is drawn beside each: from arrays,
-                whatever `shuffle` says, in a random order of its own.
+                whatever `shuffle` says, in a random order of its own; of all else, out of the batches around.
 
         Returns:
             A `History`, with `match_loss` and `match_weight` beside what the plain model's holds.

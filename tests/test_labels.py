@@ -2,7 +2,15 @@ import keras
 import numpy as np
 import pytest
 
-from keras_itdm._labels import class_indices, count_classes, labels_of, num_classes_matched, stratified_halves
+from keras_itdm._labels import (
+    check_loss_is_of_classes,
+    class_indices,
+    count_classes,
+    labels_of,
+    num_classes_matched,
+    num_classes_of,
+    stratified_halves,
+)
 from keras_itdm.callbacks import FeatureProjection
 from keras_itdm.losses import ClassConditionalMMD
 
@@ -28,6 +36,24 @@ def test_the_number_of_classes():
     assert count_classes(np.eye(4)[:2], np.eye(4)[:1]) == 4
     assert count_classes(np.array([-1, -1])) == 1
     assert count_classes(np.array([np.nan, 1.0])) == 2
+
+
+def test_the_number_of_classes_is_that_of_the_output():
+    for one in [(None, 5), [(None, 5)], {"kind": (None, 5)}, {"kind": [None, 5]}]:
+        assert num_classes_of(one, None) == 5
+        assert num_classes_of(one, lambda y: y["kind"]) == 5
+    several = {"kind": (None, 5), "age": (None, 1)}
+    assert num_classes_of(several, "kind") == 5
+    with pytest.raises(ValueError, match="several outputs"):
+        num_classes_of(several, None)
+    with pytest.raises(ValueError, match="ClassConditionalMMD"):
+        num_classes_of(several, lambda y: y["kind"])
+
+
+@pytest.mark.parametrize("loss", ["poisson", {"kind": "poisson"}, "cosine_similarity", keras.losses.Huber()])
+def test_losses_of_numbers_are_no_losses_of_classes(loss):
+    with pytest.raises(ValueError, match="is one of numbers"):
+        check_loss_is_of_classes(loss, None)
 
 
 @pytest.mark.parametrize("form", ["indices", "column", "one-hot"])

@@ -3,8 +3,8 @@
 S1 is always what plain `fit` would have trained on, batch for batch and in the same order: it comes from Keras' own
 data adapters, and drawing S2 touches no random generator that S1 depends on. S2 comes
 
-    from arrays, a `PyDataset`, a `DataLoader`     in an order of its own, from a second reader          `_reordered`
-    from all that can be read but once             out of the pool of the batches around S1              `_pool`
+    from arrays                                    in an order of its own                                `_reordered`
+    from all else, which is read but once          out of the pool of the batches around S1              `_pool`
     from a `tf.data.Dataset`                       out of that pool, or the whole of a short epoch       `_zip_batches`
 """
 

@@ -1,7 +1,6 @@
 """Data adapters of pairs, one for each kind of data that `fit` takes."""
 
 import collections.abc
-import contextlib
 import functools
 import itertools
 import warnings
@@ -9,7 +8,6 @@ import warnings
 import keras
 from keras import tree
 
-from keras_itdm._generators import OwnRandomness
 from keras_itdm._keras import (
     ArrayDataAdapter,
     DataAdapter,
@@ -32,7 +30,7 @@ from keras_itdm.data._pairs import (
     looks_zipped,
 )
 from keras_itdm.data._pool import NUM_AHEAD, pairs_out_of_pool
-from keras_itdm.data._reordered import PairedPyDataset, ReorderedArrays, reordered_data_loader
+from keras_itdm.data._reordered import ReorderedArrays
 from keras_itdm.data._zip_batches import element, independent_seed, zip_batches, zip_with_itself
 
 
@@ -71,7 +69,6 @@ def pair_up(
         )
     if x is None:
         raise ValueError("`x` should be the data to train on. Received: None")
-    own_randomness = OwnRandomness(seed)
     is_pair_of_own = functools.partial(_is_pair_of_own, num_inputs=num_inputs, paired=paired)
     if isinstance(x, collections.abc.Generator):
         first = list(itertools.islice(x, 2))
@@ -93,27 +90,14 @@ def pair_up(
             raise ValueError("The data should hold at least one sample. Received: arrays of length 0")
         _warn_of_one_batch(adapter.num_batches)
         return _PairedAdapter(adapter, ReorderedArrays(adapter, seed))
-    if isinstance(adapter, PyDatasetAdapter):
-        if x.num_batches == 0:
-            raise ValueError("The data should hold at least one batch. Received: a PyDataset of length 0")
-        with own_randomness:
-            first = x[0]
-        if not is_pair_of_own(first):
-            _warn_of_one_batch(x.num_batches)
-            x = PairedPyDataset(x, seed)
-        return PyDatasetOfPairsAdapter(x, class_weight=class_weight, shuffle=shuffle, make_pair=Pair)
-    if isinstance(adapter, TorchDataLoaderAdapter):
+    if isinstance(adapter, (PyDatasetAdapter, TorchDataLoaderAdapter)):
         if adapter.num_batches == 0:
-            raise ValueError("The data should hold at least one batch. Received: an empty DataLoader")
-        with own_randomness:
-            loads_pairs = _loads_pairs(x, num_inputs, paired)
-        if loads_pairs:
-            return adapter
-        _warn_of_one_batch(adapter.num_batches)
-        reordered = reordered_data_loader(x, seed)
-        if reordered is None:
-            return _PooledAdapter(adapter, seed)
-        return _PairedAdapter(adapter, TorchDataLoaderAdapter(reordered), OwnRandomness(seed))
+            raise ValueError(f"The data should hold at least one batch. Received: an empty {type(x).__name__}")
+        if isinstance(adapter, PyDatasetAdapter):
+            adapter = PyDatasetOfPairsAdapter(x, class_weight, shuffle, Pair, is_pair_of_own)
+        else:
+            is_pair_of_own = functools.partial(_is_pair_of_lists, num_inputs=num_inputs, paired=paired)
+        return _PooledAdapter(adapter, seed, is_pair_of_own)
     if isinstance(adapter, GeneratorDataAdapter):
         adapter.generator = _begun_anew(adapter.generator())
         return _PooledAdapter(adapter, seed)
@@ -218,54 +202,26 @@ class _PairedAdapter(_AdapterOfPairs):
     Args:
         batches: Adapter of S1.
         partners: Adapter of S2.
-        partners_randomness: Context in which S2 is read: what it draws from global generators is not S1's.
     """
 
-    def __init__(self, batches, partners, partners_randomness=None):
+    def __init__(self, batches, partners):
         self.batches = batches
         self.partners = partners
-        self._randomness = contextlib.nullcontext() if partners_randomness is None else partners_randomness
 
     def get_numpy_iterator(self):
-        return self._pairs(self.batches.get_numpy_iterator(), self.partners.get_numpy_iterator())
+        return map(Pair, self.batches.get_numpy_iterator(), self.partners.get_numpy_iterator())
 
     def get_jax_iterator(self, super_batch=None):
-        pairs = self._pairs(self.batches.get_jax_iterator(), self.partners.get_jax_iterator())
-        return super_batches(pairs, super_batch)
+        return super_batches(map(Pair, self.batches.get_jax_iterator(), self.partners.get_jax_iterator()), super_batch)
 
     def get_torch_dataloader(self):
-        return self._pairs(self.batches.get_torch_dataloader(), self.partners.get_torch_dataloader())
-
-    def _pairs(self, batches, partners):
         # Begun at once, as plain `fit` does: a DataLoader draws from PyTorch's global generator then.
-        return self._zipped(iter(batches), iter(partners))
-
-    def _zipped(self, batches, partners):
-        for batch in batches:
-            with self._randomness:
-                partner = next(partners)
-            yield Pair(batch, partner)
+        return map(Pair, self.batches.get_torch_dataloader(), self.partners.get_torch_dataloader())
 
     def get_tf_dataset(self):
         import tensorflow as tf
 
-        batches = self.batches.get_tf_dataset()
-        with self._randomness:  # Keras reads the first ones, to see what they are
-            partners = self.partners.get_tf_dataset()
-        if not isinstance(self._randomness, contextlib.nullcontext):
-            partners = tf.data.Dataset.from_generator(
-                self._partners_by_themselves, output_signature=partners.element_spec
-            )
-        return tf.data.Dataset.zip((batches, partners)).map(Pair)
-
-    def _partners_by_themselves(self):
-        partners = iter(self.partners.get_numpy_iterator())
-        while True:
-            with self._randomness:
-                partner = next(partners, None)
-            if partner is None:
-                return
-            yield tree.lists_to_tuples(partner)  # as the spec is; since 3.16 Keras gives what a DataLoader does
+        return tf.data.Dataset.zip((self.batches.get_tf_dataset(), self.partners.get_tf_dataset())).map(Pair)
 
     def on_epoch_begin(self):
         super().on_epoch_begin()
@@ -277,21 +233,40 @@ class _PairedAdapter(_AdapterOfPairs):
 
 
 class _PooledAdapter(_AdapterOfPairs):
-    """S2 out of the pool of batches around S1, for data of which no second, independent order can be had: a generator,
-    a stream that is read once, or a sampler of the user's own. `batches` are read as plain `fit` would read them."""
+    """S2 out of the pool of batches around S1, for data that are read but once, just as plain `fit` would read them: a
+    second reader would move a cursor on, or draw from a random generator of the data's own, and S1 would be others.
 
-    def __init__(self, batches, seed):
+    Args:
+        batches: Adapter of S1.
+        seed: Integer, of the draws.
+        is_pair: Function that tells whether a batch is a pair itself; all of them are passed on, then.
+    """
+
+    is_built_on = False
+    """Whether reading stops at the first batch: a model is built on it, and then `fit` begins anew."""
+
+    def __init__(self, batches, seed, is_pair=None):
         self.batches = batches
         self._seed = seed
         self._epoch = 0
+        self._is_pair = is_pair or (lambda batch: False)
 
     def _pairs(self, batches):
-        return self._drawn(iter(batches))  # begun at once, as above
+        return self._drawn(iter(batches))  # begun at once, as plain `fit` does
 
     def _drawn(self, batches):
-        self._epoch += 1
-        for pair in pairs_out_of_pool(batches, self.num_batches, seed=(self._seed, self._epoch)):
-            yield Pair(*pair)
+        first = list(itertools.islice(batches, 1))
+        batches = itertools.chain(first, batches)
+        if first and (isinstance(first[0], Pair) or self._is_pair(first[0])):
+            yield from batches
+        elif self.is_built_on:
+            yield from (Pair(batch, batch) for batch in batches)
+        else:
+            self._epoch += 1
+            if self._epoch == 1:
+                _warn_of_one_batch(self.num_batches)
+            for pair in pairs_out_of_pool(batches, self.num_batches, seed=(self._seed, self._epoch)):
+                yield Pair(*pair)
 
     def get_numpy_iterator(self):
         return self._pairs(self.batches.get_numpy_iterator())
@@ -303,7 +278,18 @@ class _PooledAdapter(_AdapterOfPairs):
         return self._pairs(self.batches.get_torch_dataloader())
 
     def get_tf_dataset(self):
-        return zip_with_itself(self.batches.get_tf_dataset(), self._seed).map(Pair)
+        import tensorflow as tf
+
+        dataset = self.batches.get_tf_dataset()
+        spec = dataset.element_spec
+        if isinstance(spec, Pair):
+            return dataset
+        if self._is_pair(spec):
+            return dataset.map(Pair)
+        _warn_of_one_batch(self.num_batches)
+        if self.num_batches is not None:
+            dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.num_batches))
+        return zip_with_itself(dataset, self._seed).map(Pair)
 
 
 class _AdapterOfSingles(_AdapterOfPairs):
@@ -332,18 +318,14 @@ class _AdapterOfSingles(_AdapterOfPairs):
         return batch if self._is_pair(batch) else Pair(batch, ())
 
 
-def _loads_pairs(loader, num_inputs, paired):
-    """Whether a DataLoader's samples are pairs already, and not inputs and targets of two parts each. An
-    `IterableDataset` is not looked into."""
+def _is_pair_of_lists(batch, num_inputs, paired):
+    """Whether a batch of a DataLoader, which makes lists of tuples, is a pair, and not inputs and targets of two parts
+    each."""
     if paired is not None:
         return paired
-    try:
-        sample = loader.dataset[0]
-    except (TypeError, NotImplementedError, IndexError, KeyError):
-        return False
     return (
-        isinstance(sample, (tuple, list))
-        and len(sample) == 2
-        and all(isinstance(half, (tuple, list)) and len(half) in (2, 3) for half in sample)
-        and (num_inputs is None or len(tree.flatten(sample[0])) != num_inputs)
+        isinstance(batch, (tuple, list))
+        and len(batch) == 2
+        and all(isinstance(half, (tuple, list)) and len(half) in (2, 3) for half in batch)
+        and (num_inputs is None or len(tree.flatten(batch[0])) != num_inputs)
     )

@@ -1,4 +1,4 @@
-"""The pool: the batches around S1, which S2 is drawn from where data can be read but once.
+"""The pool: the batches around S1, which S2 is drawn from where data are read but once.
 
 Data are read a few batches ahead of training, and what has been read is kept for a while. S2 is as many samples as S1
 has, at random out of some batches of the pool; where samples of different batches do not fit together, such as
@@ -13,7 +13,7 @@ import numpy as np
 from keras import tree
 
 MAX_BATCHES = 64
-MAX_BYTES = 2**28
+MAX_BYTES = 2**30
 NUM_AHEAD = 8  # batches that are read before the first step
 NUM_MIXED = 8  # batches that the samples of one S2 come from
 SHORT_EPOCH = 2 * NUM_AHEAD  # batches: an epoch that is read as a whole before its first step

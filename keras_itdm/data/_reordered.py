@@ -1,15 +1,12 @@
-"""S2 in an order of its own, from a second reader of the same arrays, `PyDataset` or `DataLoader`."""
+"""S2 out of arrays, in an order of its own."""
 
-import contextlib
 import functools
 
 import keras
 import numpy as np
 from keras import tree
 
-from keras_itdm._generators import OwnRandomness
 from keras_itdm._keras import ArrayDataAdapter, array_slicing
-from keras_itdm.data._pairs import Pair
 
 
 class ReorderedArrays(ArrayDataAdapter):
@@ -76,74 +73,3 @@ def _as_tensors(arrays):
 
     with tf.device("CPU:0"):
         return tree.map_structure(as_tensor, arrays, none_is_leaf=False)
-
-
-class PairedPyDataset(keras.utils.PyDataset):
-    """Beside each batch of another `PyDataset` one of its batches in an order of its own, anew in each epoch. What that
-    draws from global generators is not drawn from S1's, unless threads read at the same time."""
-
-    def __init__(self, dataset, seed):
-        super().__init__(
-            workers=dataset.workers,
-            use_multiprocessing=dataset.use_multiprocessing,
-            max_queue_size=dataset.max_queue_size,
-        )
-        self.dataset = dataset
-        self._generator = np.random.default_rng(seed)
-        in_threads = dataset.workers > 1 and not dataset.use_multiprocessing
-        self._randomness = contextlib.nullcontext() if in_threads else OwnRandomness(seed)
-        self._draw_order()
-
-    @property
-    def num_batches(self):
-        return self.dataset.num_batches
-
-    def __getitem__(self, index):
-        batch = self.dataset[index]
-        with self._randomness:
-            partner = self.dataset[int(self._order[index % len(self._order)])]
-        return Pair(batch, partner)
-
-    def on_epoch_begin(self):
-        self.dataset.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self.dataset.on_epoch_end()
-        self._draw_order()
-
-    def _draw_order(self):
-        if self.num_batches is None:  # endless: any index will do
-            self._order = self._generator.integers(2**31, size=4096)
-        else:
-            self._order = self._generator.permutation(self.num_batches)
-
-
-def reordered_data_loader(loader, seed):
-    """A second DataLoader over the same data, in a random order of its own; `None` where there is no such order: of a
-    stream, or with a sampler of the user's own, which may give the same order again or draw from a shared generator."""
-    import torch
-
-    data = torch.utils.data
-    sampler = loader.sampler
-    known = type(sampler) in (data.SequentialSampler, data.RandomSampler)
-    if isinstance(loader.dataset, data.IterableDataset) or loader.batch_size is None or not known:
-        return None
-    generator = torch.Generator()
-    generator.manual_seed(seed)
-    drawn = {"num_samples": sampler.num_samples} if isinstance(sampler, data.RandomSampler) else {}
-    return data.DataLoader(
-        loader.dataset,
-        batch_size=loader.batch_size,
-        sampler=data.RandomSampler(
-            loader.dataset, replacement=getattr(sampler, "replacement", False), generator=generator, **drawn
-        ),
-        drop_last=loader.drop_last,
-        collate_fn=loader.collate_fn,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        persistent_workers=loader.persistent_workers,
-        generator=generator,
-    )

@@ -25,7 +25,7 @@ def zip_batches(
     The first half is `dataset`, untouched: same batches, same order, read once. The second are samples of the same
     epoch in an independent order. An epoch of up to 16 batches is read before its first step, and the second half
     visits each sample once. Of a longer one, or where the length is not known, 8 batches are read ahead; the second
-    half comes, sample by sample at random, out of these and the batches before: 64 in all or 256 MiB, but at least 3.
+    half comes, sample by sample at random, out of these and the batches before: 64 in all or 1 GiB, but at least 3.
     Both ways the two batches at one step share the samples that chance gives. Samples whose shapes are not known
     beforehand, such as padded, ragged and sparse ones, are drawn as whole batches. A sample that `dataset` augments is
     augmented once for both. To have it drawn anew, or to match other data, pass `partner`.

@@ -184,7 +184,9 @@ A = {
     "Targets of several labels at a time, matched class by class": lambda: fit(
         wrapped(loss="binary_crossentropy"), y=1 - np.eye(3)[Y]
     ),
-    "Targets that are numbers, matched class by class": lambda: fit(wrapped(network(1), loss="poisson"), y=Y + 0.5),
+    "Targets that are numbers, matched class by class": lambda: fit(
+        wrapped(network(1), loss="binary_crossentropy"), y=Y + 0.5
+    ),
     "A model that overrides `train_step`, or another method that is not carried along": lambda: ITDMModel(
         type("Odd", (Odd,), {"train_step": lambda self, data: {}})(), "shared"
     ),

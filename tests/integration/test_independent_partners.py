@@ -93,6 +93,68 @@ def test_a_data_loader(kind):
     assert shared < min(3 * chance, 0.8)
 
 
+class Numbered(keras.utils.PyDataset):
+    """Batches of numbers: those that follow the last ones read, or at random from a generator of its own, whichever
+    index is asked for."""
+
+    def __init__(self, at_random):
+        super().__init__()
+        self.at_random, self.rng, self.position = at_random, np.random.default_rng(0), 0
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        self.position += BATCH_SIZE
+        first = int(self.rng.integers(10**6)) if self.at_random else self.position - BATCH_SIZE
+        numbers = np.arange(first, first + BATCH_SIZE)
+        return np.stack([numbers, 0 * numbers], axis=1).astype("float32"), (numbers % 3).astype("int32")
+
+
+def loader_of_numbers(at_random):
+    torch = pytest.importorskip("torch")
+    batches = Numbered(at_random)
+
+    class Samples(torch.utils.data.Dataset):
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            x, y = batches[index]
+            return x[0], int(y[0])
+
+    return torch.utils.data.DataLoader(Samples(), 1, shuffle=True)
+
+
+@pytest.mark.parametrize("match_weight", [0.0, 0.4])
+@pytest.mark.parametrize("make_data", [Numbered, loader_of_numbers])
+@pytest.mark.parametrize("at_random", [True, False])
+def test_data_with_a_state_of_their_own_are_read_as_plain_fit_reads_them(at_random, make_data, match_weight):
+    """A second reader would move the cursor on, or draw from the generator: S1 would be every other batch."""
+
+    class Seen(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.features = keras.layers.Dense(2, kernel_initializer="identity", trainable=False, name="features")
+            self.head = keras.layers.Dense(3, activation="softmax")
+
+        def call(self, x):
+            return self.head(self.features(x))
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return keras.ops.mean(x[:, 0]) + 0.0 * keras.ops.sum(y_pred)
+
+    def losses(wrap):
+        keras.utils.set_random_seed(0)
+        model = compiled(wrap(Seen()), run_eagerly=keras.backend.backend() == "tensorflow")
+        seen = []
+        record = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["loss"]))
+        model.fit(make_data(at_random), epochs=2, callbacks=[record], verbose=0)
+        return seen
+
+    assert losses(lambda model: ITDMModel(model, "features", match_weight=match_weight)) == losses(lambda model: model)
+
+
 @pytest.mark.parametrize("kind", ["arrays", "tf.data", "PyDataset", "DataLoader"])
 def test_each_fit_draws_other_partners(kind):
     """With the same weights and data, Match of a second `fit` is not that of the first."""
