@@ -278,8 +278,6 @@ class _PooledAdapter(_AdapterOfPairs):
         return self._pairs(self.batches.get_torch_dataloader())
 
     def get_tf_dataset(self):
-        import tensorflow as tf
-
         dataset = self.batches.get_tf_dataset()
         spec = dataset.element_spec
         if isinstance(spec, Pair):
@@ -287,8 +285,6 @@ class _PooledAdapter(_AdapterOfPairs):
         if self._is_pair(spec):
             return dataset.map(Pair)
         _warn_of_one_batch(self.num_batches)
-        if self.num_batches is not None:
-            dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.num_batches))
         return zip_with_itself(dataset, self._seed).map(Pair)
 
 

@@ -193,6 +193,33 @@ def test_each_fit_draws_other_partners(kind):
     assert drawn == pytest.approx(matches(), rel=1e-5)  # seeds decide
 
 
+def test_data_may_get_shorter_from_epoch_to_epoch():
+    x, y = data(60)
+
+    class Shrinking(keras.utils.PyDataset):
+        length = 6
+
+        def __len__(self):
+            return self.length
+
+        def __getitem__(self, index):
+            assert index < self.length
+            return x[10 * index : 10 * index + 10], y[10 * index : 10 * index + 10]
+
+        def on_epoch_end(self):
+            self.length -= 1
+
+    def steps(model):
+        done = []
+        count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: done.append(batch))
+        compiled(model).fit(Shrinking(), epochs=3, callbacks=[count], verbose=0)
+        return done
+
+    plain = steps(convolutional())
+    assert plain.count(0) == 3 and plain.count(3) < 3
+    assert steps(ITDMModel(convolutional(), "features")) == plain
+
+
 def test_an_epoch_of_one_batch_is_warned_of():
     x, y = data(20)
     with pytest.warns(UserWarning, match="S2 has the samples of S1"):
