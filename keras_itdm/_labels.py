@@ -14,6 +14,10 @@ from keras_itdm._checks import is_function
 from keras_itdm._ops import take, where
 
 NO_CLASS = -1
+_SAY_WHICH = (
+    "Say which to match on: ITDMModel(..., label_fn=...) takes the name or index of an output, or a function from y to "
+    "labels."
+)
 
 
 def check_label_fn(label_fn):
@@ -46,8 +50,7 @@ def labels_of(targets, label_fn, output_names=None, needed=False):
             return tree.flatten(targets)[0]
         if needed and tree.is_nested(targets):
             raise ValueError(
-                "The targets have several parts. Say which to match on: ITDMModel(..., label_fn=...) takes the name "
-                "or index of an output, or a function from y to labels. Received targets: "
+                f"The targets have several parts. {_SAY_WHICH} Received targets: "
                 f"{list(targets) if isinstance(targets, dict) else f'{len(targets)} of them'}"
             )
         return targets
@@ -64,6 +67,11 @@ def _part(structure, key, output_names):
         raise ValueError(f"`label_fn={key!r}` names no part of the targets, which have: {parts}") from None
 
 
+def _only_part(structure):
+    (part,) = structure.values() if isinstance(structure, dict) else structure
+    return part
+
+
 def num_classes_of(output_shape, label_fn, output_names=None):
     """The number of classes, the width of the model's output; two, where that is one number a sample.
 
@@ -75,16 +83,13 @@ def num_classes_of(output_shape, label_fn, output_names=None):
     Raises:
         ValueError: if that output is not of shape `(batch, classes)`.
     """
-    if not _is_shape(output_shape):
-        if len(output_shape) == 1:  # of one output, in a list or dict, as in `labels_of`
-            (output_shape,) = output_shape.values() if isinstance(output_shape, dict) else output_shape
-        elif isinstance(label_fn, (str, int)):
+    if tree.is_nested(output_shape) and not _is_shape(output_shape):
+        if isinstance(label_fn, (str, int)):
             output_shape = _part(output_shape, label_fn, output_names)
+        elif len(output_shape) == 1:
+            output_shape = _only_part(output_shape)
         elif label_fn is None:
-            raise ValueError(
-                "The model has several outputs. Say which to match on: ITDMModel(..., label_fn=...) takes the name or "
-                f"index of an output, or a function from y to labels. Received outputs of shape: {output_shape}"
-            )
+            raise ValueError(f"The model has several outputs. {_SAY_WHICH} Received outputs of shape: {output_shape}")
     if not _is_shape(output_shape) or len(output_shape) != 2 or output_shape[1] is None:
         raise ValueError(
             "The number of classes cannot be inferred from the model's output, which should be of shape (batch, "
@@ -112,7 +117,7 @@ def _name_of(loss, label_fn, output_names):
     if callable(label_fn):
         return None
     if isinstance(loss, (list, tuple, dict)) and len(loss) == 1:
-        (loss,) = loss.values() if isinstance(loss, dict) else loss
+        loss = _only_part(loss)
     if isinstance(loss, (list, tuple, dict)):
         if label_fn is None:
             return None

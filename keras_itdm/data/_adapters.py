@@ -6,7 +6,6 @@ import itertools
 import warnings
 
 import keras
-from keras import tree
 
 from keras_itdm._keras import (
     ArrayDataAdapter,
@@ -95,8 +94,6 @@ def pair_up(
             raise ValueError(f"The data should hold at least one batch. Received: an empty {type(x).__name__}")
         if isinstance(adapter, PyDatasetAdapter):
             adapter = PyDatasetOfPairsAdapter(x, class_weight, shuffle, Pair, is_pair_of_own)
-        else:
-            is_pair_of_own = functools.partial(_is_pair_of_lists, num_inputs=num_inputs, paired=paired)
         return _PooledAdapter(adapter, seed, is_pair_of_own)
     if isinstance(adapter, GeneratorDataAdapter):
         adapter.generator = _begun_anew(adapter.generator())
@@ -257,7 +254,7 @@ class _PooledAdapter(_AdapterOfPairs):
     def _drawn(self, batches):
         first = list(itertools.islice(batches, 1))
         batches = itertools.chain(first, batches)
-        if first and (isinstance(first[0], Pair) or self._is_pair(first[0])):
+        if first and self._is_pair(first[0]):
             yield from batches
         elif self.is_built_on:
             yield from (Pair(batch, batch) for batch in batches)
@@ -279,11 +276,8 @@ class _PooledAdapter(_AdapterOfPairs):
 
     def get_tf_dataset(self):
         dataset = self.batches.get_tf_dataset()
-        spec = dataset.element_spec
-        if isinstance(spec, Pair):
+        if self._is_pair(dataset.element_spec):
             return dataset
-        if self._is_pair(spec):
-            return dataset.map(Pair)
         _warn_of_one_batch(self.num_batches)
         return zip_with_itself(dataset, self._seed).map(Pair)
 
@@ -312,16 +306,3 @@ class _AdapterOfSingles(_AdapterOfPairs):
 
     def _paired(self, batch):
         return batch if self._is_pair(batch) else Pair(batch, ())
-
-
-def _is_pair_of_lists(batch, num_inputs, paired):
-    """Whether a batch of a DataLoader, which makes lists of tuples, is a pair, and not inputs and targets of two parts
-    each."""
-    if paired is not None:
-        return paired
-    return (
-        isinstance(batch, (tuple, list))
-        and len(batch) == 2
-        and all(isinstance(half, (tuple, list)) and len(half) in (2, 3) for half in batch)
-        and (num_inputs is None or len(tree.flatten(batch[0])) != num_inputs)
-    )
