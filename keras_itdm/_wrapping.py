@@ -3,13 +3,11 @@ its loss. What cannot be passed on is refused by name when the model is wrapped.
 """
 
 import inspect
-import pathlib
-import tempfile
 
-import h5py
 import keras
 
 from keras_itdm._keras import lent_losses, own_metrics
+from keras_itdm._weight_files import WeightFiles
 
 # What `fit` of a wrapper would pass over without a word: each is the whole of a step, or of a method around it.
 _NOT_CARRIED = {
@@ -22,8 +20,6 @@ _NOT_CARRIED = {
     "predict": "call what it does before `predict`",
     "compile": "compile the wrapper, with what it would set",
 }
-
-_OWN = "itdm"  # group of a weight file in which what is the wrapper's stands
 
 
 def check_can_be_wrapped(model):
@@ -58,7 +54,7 @@ def _overrides(model, name):
     return False
 
 
-class Wrapper:
+class Wrapper(WeightFiles):
     """Mixin before `keras.Model`: what a model with a `base_model` passes on to it."""
 
     def rematerialized_call(self, call, *args, **kwargs):
@@ -123,74 +119,29 @@ class Wrapper:
     def output_names(self):
         return getattr(self.base_model, "output_names", None)
 
+    @property
+    def operations(self):
+        return self.base_model.operations
+
+    def compute_output_shape(self, *args, **kwargs):
+        return self.base_model.compute_output_shape(*args, **kwargs)
+
+    def count_params(self):
+        return self.base_model.count_params()
+
+    def get_weights(self):
+        return self.base_model.get_weights()
+
+    def set_weights(self, weights):
+        self.base_model.set_weights(weights)
+
     def build(self, input_shape=None):
         if not self.base_model.built:
             self.base_model.build(input_shape)
         self.built = True
-
-    # Its files
-
-    def save(self, filepath, *args, **kwargs):
-        if str(filepath).endswith((".h5", ".hdf5")):
-            raise ValueError(
-                "The old HDF5 format holds no model around another. Save as '.keras', or the base model alone: "
-                f"`base_model.save(...)`. Received: {filepath}"
-            )
-        super().save(filepath, *args, **kwargs)
-
-    def save_weights(self, filepath, *args, **kwargs):
-        """Saves a file that the plain model loads too; what is the wrapper's own stands in a group of its own."""
-        super().save_weights(filepath, *args, **kwargs)
-        if _is_weight_file(filepath):
-            with h5py.File(filepath, "a") as file:
-                _lay_out_as_plain(file)
-
-    def load_weights(self, filepath, *args, **kwargs):
-        """Loads a file of this model's weights, or one of the plain model's."""
-        if not _is_weight_file(filepath):
-            return super().load_weights(filepath, *args, **kwargs)
-        with h5py.File(filepath, "r") as file:
-            if "base_model" in file:  # of an earlier release
-                return super().load_weights(filepath, *args, **kwargs)
-            if _OWN not in file:
-                return self.base_model.load_weights(filepath, *args, **kwargs)
-            with tempfile.TemporaryDirectory() as folder:
-                path = pathlib.Path(folder) / "wrapper.weights.h5"
-                with h5py.File(path, "w") as whole:
-                    _lay_out_as_wrapper(file, whole)
-                return super().load_weights(path, *args, **kwargs)
 
     def summary(self, *args, **kwargs):
         return self.base_model.summary(*args, **kwargs)
 
     def export(self, *args, **kwargs):
         return self.base_model.export(*args, **kwargs)
-
-
-# A weight file is laid out as the plain model's: the base model's groups at the root, the wrapper's in a group `_OWN`.
-# The optimizer, whose state is that of plain training, stands where the plain model's does, unless the base has one.
-# A file elsewhere than on this machine, which Keras reads and writes through a copy, stays as Keras lays it out.
-
-
-def _is_weight_file(filepath):
-    return str(filepath).endswith(".weights.h5") and pathlib.Path(filepath).is_file()
-
-
-def _lay_out_as_plain(file):
-    if "base_model" not in file:
-        return
-    for name in set(file) - {"base_model"}:
-        file.move(name, f"{_OWN}/{name}")
-    for name in list(file["base_model"]):
-        file.move(f"base_model/{name}", name)
-    del file["base_model"]
-    if "optimizer" in file[_OWN] and "optimizer" not in file:
-        file.move(f"{_OWN}/optimizer", "optimizer")
-
-
-def _lay_out_as_wrapper(file, whole):
-    base = whole.create_group("base_model")
-    for name in file[_OWN]:
-        file.copy(f"{_OWN}/{name}", whole)
-    for name in set(file) - {_OWN}:
-        file.copy(name, whole if name == "optimizer" and "optimizer" not in file[_OWN] else base)
