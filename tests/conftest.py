@@ -19,8 +19,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-import keras
-import numpy as np
 import pytest
 
 # What a program does that uses the package as any user's would, it does on every backend if the package does; and some
@@ -39,13 +37,12 @@ def pytest_addoption(parser):
     parser.addoption("--share-out", action="store_true", help="run tests that one backend is enough for on one alone")
 
 
-def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--share-out"):
-        return
-    other = tuple(place for place, backend in SHARES.items() if backend != keras.backend.backend())
-    left_out = [item for item in items if item.nodeid.startswith(other)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+def pytest_ignore_collect(collection_path, config):
+    if config.getoption("--share-out"):
+        import keras  # not above: the process that hands out tests to others needs none of the backends, and would wait
+
+        place = collection_path.relative_to(config.rootpath).as_posix()
+        return SHARES.get(place, keras.backend.backend()) != keras.backend.backend() or None
 
 
 def pytest_collection_finish():
@@ -68,6 +65,9 @@ def spared():
 
 @pytest.fixture(autouse=True)
 def seeded(doctest_namespace):
+    import keras
+    import numpy as np
+
     doctest_namespace.update(np=np, keras=keras)
     keras.utils.set_random_seed(0)
     yield
