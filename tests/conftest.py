@@ -26,7 +26,7 @@ import pytest
 # runs on the one named here.
 SHARES = {
     "tests/test_data.py": "tensorflow",
-    "tests/test_pages.py": "tensorflow",
+    "tests/test_pages.py": "jax",
     "tests/test_two_sample_test.py": "torch",
     "tests/examples": "torch",
     "tests/experiments": "torch",

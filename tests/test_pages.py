@@ -2,7 +2,6 @@
 
 import pathlib
 
-import keras
 import pytest
 from mktestdocs import check_md_file, grab_code_blocks
 
@@ -20,14 +19,3 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "devices"], ids=lambda page: page.stem)
 def test_the_code_runs_from_top_to_bottom(page):
     check_md_file(page, memory=True)
-
-
-@pytest.mark.parametrize("number, backend", [(0, "tensorflow"), (1, "jax")])
-def test_each_block_of_several_devices_runs_on_its_backend(number, backend):
-    if keras.backend.backend() != backend:
-        pytest.skip(f"a block for {backend}")
-    block = grab_code_blocks((DOCS / "devices.md").read_text(encoding="utf-8"), lang="python")[number]
-    try:
-        exec(block, {})
-    finally:
-        keras.distribution.set_distribution(None)

@@ -71,14 +71,14 @@ def test_targets_of_no_class_are_refused(kind, jit_compile):
 @pytest.mark.parametrize("kind, partner", [*((kind, "stream") for kind in KINDS), ("tf.data", "split")])
 def test_a_class_that_is_left_out_is_warned_of(kind, partner):
     with pytest.warns(UserWarning, match=r"labels are no classes: NaN, or outside \[0, 3\)"):
-        fit(kind, Y + 1, partner, jit_compile=False)
+        fit(kind, Y + 1, partner)
 
 
 @pytest.mark.parametrize("y", [np.where(Y == 2, -1, Y), np.eye(3, dtype="float32")[Y] * (Y != 2)[:, None]])
 def test_what_is_unlabelled_on_purpose_is_not_warned_of(y):
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        fit("tf.data", y, jit_compile=False)
+        fit("tf.data", y)
     assert not [one for one in warned if "no classes" in str(one.message)]
 
 

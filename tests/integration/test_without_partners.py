@@ -74,7 +74,7 @@ def fit(model, kind, **options):
         torch.manual_seed(2)  # which Keras does on PyTorch alone
         x = {"generator": generator, "DataLoader": data_loader}[kind](asked)
     options = {"epochs": 1 if kind == "generator" else 2, "verbose": 0, **options}
-    return compiled(model, jit_compile=False).fit(x, **options).history["loss"], asked
+    return compiled(model).fit(x, **options).history["loss"], asked
 
 
 @pytest.mark.parametrize("kind", ["PyDataset", "generator", "DataLoader"])
@@ -103,10 +103,11 @@ def test_setting_it_otherwise_is_refused():
             itdm.match_weight = 0.5
             return super().__getitem__(index)
 
-    compiled(itdm, jit_compile=False, run_eagerly=True)
+    compiled(itdm, run_eagerly=True)
     with pytest.raises(Exception, match="`match_weight` was 0 when `fit` began"):
         itdm.fit(Setting(), verbose=0)
     itdm.match_weight = 0.5
+    compiled(itdm)
     assert itdm.fit(X, Y, verbose=0).history["match_loss"][0] > 0
 
 
