@@ -123,8 +123,8 @@ class Match:
             )
 
     def look_at_arrays(self, x, y, batch_size):
-        """A `fit` begins. Looks at `y` as `check_values` does, if there is any."""
-        self._has_seen_all = y is not None
+        """A `fit` begins. Looks at `y` as `check_values` does, if it is of arrays; Keras objects to other things."""
+        self._has_seen_all = y is not None and all(hasattr(part, "shape") for part in tree.flatten(y))
         if self._has_seen_all:
             self.check_values((x, y), batch_size)
 

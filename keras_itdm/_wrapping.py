@@ -123,9 +123,6 @@ class Wrapper(WeightFiles):
     def operations(self):
         return self.base_model.operations
 
-    def compute_output_shape(self, *args, **kwargs):
-        return self.base_model.compute_output_shape(*args, **kwargs)
-
     def count_params(self):
         return self.base_model.count_params()
 

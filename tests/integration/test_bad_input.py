@@ -271,6 +271,7 @@ D = {
     "Nothing": lambda: fit(wrapped(), None, None),
     "Data without labels, matched class by class": lambda: fit(wrapped(), y=None),
     "A dataset, and `y` beside it": lambda: wrapped().fit(dataset(), Y),
+    "Lists of numbers": lambda: fit(wrapped(), X.tolist(), Y.tolist()),
     "Arrays of unequal lengths": lambda: fit(wrapped(), y=Y[:9]),
     "Arrays of length 0": lambda: fit(wrapped(), X[:0], Y[:0]),
     "An empty dataset": lambda: wrapped().fit(dataset().take(0)),
