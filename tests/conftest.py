@@ -21,20 +21,29 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import pytest
 
-# What a program does that uses the package as any user's would, it does on every backend if the package does; and some
-# modules are tf.data or NumPy alone. With --share-out, which is for those who run the tests on all three, each of these
-# runs on the one named here.
+# With --share-out, which is for those who run the tests on all backends, each of these runs on those named here alone.
+# PyTorch traces nothing, and has most of them for little. The rest of the package is tested on every backend.
 SHARES = {
-    "tests/test_data.py": "tensorflow",
-    "tests/test_pages.py": "jax",
-    "tests/test_two_sample_test.py": "torch",
-    "tests/examples": "torch",
-    "tests/experiments": "torch",
+    "tests/examples": ["torch"],  # what programs do as any user's would, they do on every backend if the package does
+    "tests/experiments": ["torch"],
+    "tests/test_pages.py": ["torch"],
+    "tests/test_two_sample_test.py": ["torch"],  # is NumPy
+    "tests/test_data.py": ["tensorflow"],  # is tf.data
+    # A backend that traces its steps, and PyTorch, which does not: data, resuming, saving, bounds and devices, in which
+    # TensorFlow and JAX have differed, are tested on both.
+    "tests/test_properties.py": ["jax", "torch"],
+    "tests/integration/test_collapse.py": ["jax", "torch"],
+    "tests/integration/test_diagnostics.py": ["jax", "torch"],
+    "tests/integration/test_precision.py": ["jax", "torch"],
+    "tests/integration/test_label_values.py": ["tensorflow", "torch"],
+    "tests/integration/test_several_layers.py": ["tensorflow", "torch"],
+    "tests/integration/test_unseen_models.py": ["tensorflow", "torch"],
+    "tests/integration/test_weight_files.py": ["tensorflow", "torch"],
 }
 
 
 def pytest_addoption(parser):
-    parser.addoption("--share-out", action="store_true", help="run tests that one backend is enough for on one alone")
+    parser.addoption("--share-out", action="store_true", help="run what some backends are enough for on these alone")
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -42,7 +51,7 @@ def pytest_ignore_collect(collection_path, config):
         import keras  # not above: the process that hands out tests to others needs none of the backends, and would wait
 
         place = collection_path.relative_to(config.rootpath).as_posix()
-        return SHARES.get(place, keras.backend.backend()) != keras.backend.backend() or None
+        return keras.backend.backend() not in SHARES.get(place, [keras.backend.backend()]) or None
 
 
 def pytest_collection_finish():

@@ -6,6 +6,8 @@ import pytest
 
 from keras_itdm import ITDMModel
 from keras_itdm.layers import SplitBatchMatching
+from tests.integration.test_bounded_matching import KAPPA, ONE, TWO
+from tests.integration.test_bounded_matching import train as train_bounded
 from tests.networks import NUM_CLASSES, data
 
 EPOCHS, BATCH_SIZE = 15, 20  # of 80 samples: 60 steps
@@ -86,3 +88,17 @@ def test_terminate_on_nan_stops_a_training_whose_features_are_not_finite(partner
     assert history.epoch == [0] and not np.isfinite(history.history["loss"][0])
     assert len(steps) <= 4
     assert model.fit(x, y, **options).epoch == [0, 1, 2]  # without it, as in plain Keras, training goes on
+
+
+@pytest.mark.parametrize(("feature_layer", "partner"), [(ONE, "stream"), (ONE, "split"), (TWO, "stream")])
+def test_bounded_weights_are_near_those_of_float32(feature_layer, partner):
+    last = {}
+    for policy in ("float32", "mixed_bfloat16", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            history, *_ = train_bounded(feature_layer, partner, max_share=KAPPA, match_weight=100.0)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        # Not the first one: a step whose scaled loss overflows is passed over.
+        last[policy] = history["match_weight"][-1]
+        assert last[policy] == pytest.approx(last["float32"], rel=0.25)
