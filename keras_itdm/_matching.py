@@ -1,6 +1,7 @@
 """Match of Eq. 3 and 5 as a model takes it: of two mini-batches or the halves of one, on one device or several, with
 labels picked out of its targets and as many classes as its output is wide."""
 
+import copy
 import warnings
 
 import keras
@@ -195,7 +196,8 @@ class Match:
         check_loss_is_of_classes(getattr(self._model, "loss", None), self._model.label_fn, self._model.output_names)
         num_classes = num_classes_of(output_shape, self._model.label_fn, self._model.output_names)
         if self._loss.num_classes != num_classes:
-            self._loss = type(loss).from_config({**loss.get_config(), "num_classes": num_classes})
+            self._loss = copy.copy(loss)
+            self._loss.num_classes = num_classes
 
 
 def less_is_better(callbacks):

@@ -127,6 +127,24 @@ def test_the_layer_is_saved_with_a_plain_model(tmp_path):
     assert loaded.layers[1].get_config() == layer.get_config()
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="its import takes seconds, wherever it is not at hand"
+)
+def test_nobody_waits_for_tensorflow():
+    """Training imports the backend in use alone, even where the others are installed."""
+    code = """
+import sys, keras, numpy as np
+from keras_itdm import ITDMModel
+layers = [keras.Input((4,)), keras.layers.Dense(8, name="features"), keras.layers.Dense(3, activation="softmax")]
+itdm = ITDMModel(keras.Sequential(layers), "features")
+itdm.compile("sgd", "sparse_categorical_crossentropy")
+itdm.fit(np.ones((20, 4)), np.arange(20) % 3, batch_size=10, verbose=0)
+assert "tensorflow" not in sys.modules
+"""
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(keras_itdm.__path__[0])}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_importing_needs_the_backend_in_use_alone(backend):
     others = {"tensorflow": ["jax", "torch"], "jax": ["tensorflow", "torch"], "torch": ["tensorflow", "jax"]}[backend]
