@@ -96,14 +96,15 @@ def pair_up(
             adapter = PyDatasetOfPairsAdapter(x, class_weight, shuffle, Pair, is_pair_of_own)
         return _PooledAdapter(adapter, seed, is_pair_of_own)
     if isinstance(adapter, GeneratorDataAdapter):
-        adapter.generator = _begun_anew(adapter.generator())
+        if keras.backend.backend() == "tensorflow":
+            adapter.generator = _begun_anew(adapter.generator())
         return _PooledAdapter(adapter, seed)
     return adapter  # one of the user's own
 
 
 def _begun_anew(generator):
     """Function that gives readers one after another what a generator yields, its first batches to each, as Keras'
-    adapter does: `fit` builds the model on what the first reader finds, and the pool reads ahead."""
+    adapter does: `fit` builds the model on what the first reader finds, and a pool in tf.data reads ahead."""
     first = []
 
     def batches():

@@ -220,6 +220,24 @@ def test_data_may_get_shorter_from_epoch_to_epoch():
     assert steps(ITDMModel(convolutional(), "features")) == plain
 
 
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="Its pipeline begins a generator anew with more")
+def test_a_generator_that_runs_dry_ends_where_it_ends_in_plain_training():
+    x, y = data(50)
+
+    def batches():
+        yield from zip(np.split(x, 5), np.split(y, 5), strict=True)
+
+    def steps(model):
+        done = []
+        count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: done.append(batch))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*ran out of data.*")
+            compiled(model).fit(batches(), steps_per_epoch=3, epochs=3, callbacks=[count], verbose=0)
+        return done
+
+    assert steps(ITDMModel(convolutional(), "features")) == steps(convolutional())
+
+
 def test_an_epoch_of_one_batch_is_warned_of():
     x, y = data(20)
     with pytest.warns(UserWarning, match="S2 has the samples of S1"):
