@@ -41,6 +41,18 @@ def super_batches(batches, size):
     return super_batch_iterator(batches, size, stack_fn=keras.ops.stack)
 
 
+def give_tuples(adapter):
+    """Has Keras' adapter of a `DataLoader` give tuples for the lists that PyTorch collates: tf.data takes none. In
+    public the user would have to pass a `collate_fn`."""
+    loader = adapter._dataloader
+
+    class InTuples:
+        def __iter__(self):
+            return map(tree.lists_to_tuples, loader)
+
+    adapter._dataloader = InTuples()
+
+
 class PyDatasetOfPairsAdapter(PyDatasetAdapter):
     """Keras' adapter for a `PyDataset` that gives pairs: each half is what a batch is otherwise, and class weights are
     for the first alone.
@@ -91,11 +103,7 @@ def lent_losses(model, owner):
     """Has a model compute its loss with the losses of the model around it: the compiled one, and those that layers have
     added. In public these are what its own forward pass has added, which on JAX is over, and forgotten, by then; and
     `compile` makes metrics, which cannot be made inside a step."""
-    lent = {
-        "_losses_override": list(owner.losses),
-        "_compile_loss": owner._compile_loss,
-        "loss": owner.loss,
-    }
+    lent = {"_losses_override": list(owner.losses), "_compile_loss": owner._compile_loss, "loss": owner.loss}
     before = {name: vars(model)[name] for name in lent if name in vars(model)}
     for name, value in lent.items():
         object.__setattr__(model, name, value)  # untracked
@@ -284,8 +292,6 @@ class TrainerHooks:
             yield
         finally:
             self._is_evaluating = False
-
-    # Steps
 
     def make_train_function(self, force=False):
         """Compiles a train step for each of `_step_variants`; each is traced when it is first needed."""

@@ -16,6 +16,7 @@ from keras_itdm._keras import (
     TFDatasetAdapter,
     TorchDataLoaderAdapter,
     data_adapters,
+    give_tuples,
     make_class_weight_map_fn,
     super_batches,
 )
@@ -80,6 +81,8 @@ def pair_up(
     adapter = data_adapters.get_data_adapter(
         x, y, sample_weight, batch_size, steps_per_epoch, shuffle=shuffle, class_weight=class_weight
     )
+    if isinstance(adapter, TorchDataLoaderAdapter) and keras.backend.backend() == "tensorflow":
+        give_tuples(adapter)
     if not is_matched:
         if isinstance(adapter, PyDatasetAdapter):
             adapter = PyDatasetOfPairsAdapter(x, class_weight, shuffle, Pair, is_pair_of_own)

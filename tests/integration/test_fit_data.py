@@ -134,10 +134,8 @@ def test_data_loader(shuffle):
     check(itdm().fit(loader, epochs=2, verbose=0))
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="a DataLoader needs PyTorch")
 def test_data_loader_of_pairs():
-    import torch
-
+    torch = pytest.importorskip("torch")
     x, y = data()
     samples = [((x[i], y[i]), (x[-i], y[-i])) for i in range(len(x))]
     check(itdm().fit(torch.utils.data.DataLoader(samples, batch_size=20), epochs=2, verbose=0))

@@ -250,8 +250,6 @@ def test_an_epoch_of_one_batch_is_warned_of():
 
 def test_two_inputs_and_two_targets_are_no_pair():
     torch = pytest.importorskip("torch")
-    if keras.backend.backend() == "tensorflow":
-        pytest.skip("Keras' own DataLoader adapter takes no nested batches on TensorFlow")
     x, y = data(40)
     inputs = [keras.Input((6, 6, 1)), keras.Input((6, 6, 1))]
     both = keras.layers.Flatten()(keras.layers.Concatenate()(inputs))
