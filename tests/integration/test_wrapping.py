@@ -256,8 +256,10 @@ def test_layers_inputs_and_outputs_are_the_base_models():
     assert itdm.operations == model.operations
     assert itdm.count_params() == model.count_params()
     other = convolutional(seed=2)
-    other.set_weights(itdm.get_weights())
     itdm.set_weights(other.get_weights())
+    for one, expected in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, expected)
+    other.set_weights(itdm.get_weights())
 
 
 def test_building_builds_the_base_model(tmp_path):
